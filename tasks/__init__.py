@@ -1,0 +1,1 @@
+"""The steps of the benchmark: plain typed functions. Nothing here knows who schedules them."""

@@ -1,0 +1,61 @@
+"""Every error that sisr raises on purpose.
+
+    SisrError
+    ├── ParamsError          params.yaml, a parameter set or a setting is wrong
+    ├── DataError            the pictures
+    │   ├── DownloadError    unreachable, unknown scheme, wrong checksum
+    │   ├── ArchiveError     unsafe, corrupt or oversized archive
+    │   ├── ImageError       unreadable, truncated, too large or too small
+    │   └── ShardError       not a shard, corrupt, other format version
+    ├── TrainingError        a cell that cannot train or that diverged
+    ├── WeightsError         weights refused or not fitting the network
+    ├── StoreError           DVC, MLflow, S3 or Ray cannot be used
+    └── CellsFailed          the run ended, some of its cells failed
+
+Each message gives the value and the way out. Programming mistakes stay
+`assert`, `ValueError` and `TypeError`.
+"""
+
+
+class SisrError(Exception):
+    """Base of every error meant for the person who runs sisr."""
+
+
+class ParamsError(SisrError):
+    """A parameter file or setting is wrong."""
+
+
+class DataError(SisrError):
+    """The pictures cannot be used."""
+
+
+class DownloadError(DataError):
+    """A data set could not be fetched, or is not what was promised."""
+
+
+class ArchiveError(DataError):
+    """An archive is unsafe, corrupt or too large."""
+
+
+class ImageError(DataError):
+    """A picture is unreadable, truncated, too large or too small."""
+
+
+class ShardError(DataError):
+    """A file is not a shard, is corrupt, or has another format version."""
+
+
+class TrainingError(SisrError):
+    """A cell cannot train, or diverged."""
+
+
+class WeightsError(SisrError):
+    """Weights were refused, or do not fit the network."""
+
+
+class StoreError(SisrError):
+    """DVC, MLflow, S3 or Ray cannot be used."""
+
+
+class CellsFailed(SisrError):
+    """The run ended and some of its cells failed."""
