@@ -66,9 +66,7 @@ def register(
         name = build.__name__
         if name in _ARCHITECTURES:
             raise ValueError(f"architecture {name!r} is registered twice")
-        _ARCHITECTURES[name] = Architecture(
-            name, build, channels, enlarged, trainable, multi_scale
-        )
+        _ARCHITECTURES[name] = Architecture(name, build, channels, enlarged, trainable, multi_scale)
         return build
 
     return add

@@ -3,8 +3,8 @@
     SisrError
     ├── ParamsError          params.yaml, a parameter set or a setting is wrong
     ├── DataError            the pictures
-    │   ├── DownloadError    unreachable, unknown scheme, wrong checksum
-    │   ├── ArchiveError     unsafe, corrupt or oversized archive
+    │   ├── DownloadError    out of reach: trying again may help
+    │   ├── ArchiveError     wrong checksum, unsafe, corrupt or oversized
     │   ├── ImageError       unreadable, truncated, too large or too small
     │   └── ShardError       not a shard, corrupt, other format version
     ├── TrainingError        a cell that cannot train or that diverged
@@ -30,11 +30,11 @@ class DataError(SisrError):
 
 
 class DownloadError(DataError):
-    """A data set could not be fetched, or is not what was promised."""
+    """A data set could not be fetched."""
 
 
 class ArchiveError(DataError):
-    """An archive is unsafe, corrupt or too large."""
+    """An archive is not what was promised, unsafe, corrupt or too large."""
 
 
 class ImageError(DataError):

@@ -1,0 +1,29 @@
+"""What the engines must know before their import: no telemetry, this workspace's own Prefect."""
+
+import os
+from pathlib import Path
+
+_DEFAULTS = {
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A busy machine needs more than Prefect's 20 s to start its temporary server.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_CLI_PROMPT": "false",
+}
+
+
+def prepare() -> None:
+    """Set what the person has not set."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    # Another version's database in the home folder must neither break a run nor be changed by it.
+    os.environ.setdefault("PREFECT_HOME", str(Path(".sisr/prefect").absolute()))
+
+
+def make_prefect_home() -> None:
+    """Make the folder that Prefect wants to find when it is imported."""
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,54 @@
+"""MLflow's and Prefect's own pages, for this workspace."""
+
+import socket
+import subprocess
+import sys
+import time
+
+from tasks.config import Settings
+from tasks.errors import StoreError
+from tasks.tracking import tracking_uri
+
+HOST = "127.0.0.1"
+_POLL_S = 1.0
+
+
+def serve_pages(mlflow_port: int, prefect_port: int) -> None:
+    """Serve both until Ctrl-C, or until one of them ends.
+
+    Raises:
+        StoreError: a port is taken, or a server ended by itself.
+    """
+    for port in (mlflow_port, prefect_port):
+        _check_free(port)
+    uri = tracking_uri(Settings())
+    commands = (
+        ["mlflow", "server", "--backend-store-uri", uri, *_address(mlflow_port)],
+        ["prefect", "server", "start", *_address(prefect_port)],
+    )
+    servers = [subprocess.Popen([sys.executable, "-m", *command]) for command in commands]
+    print(f"MLflow  http://{HOST}:{mlflow_port}\nPrefect http://{HOST}:{prefect_port}", flush=True)
+    try:
+        while all(server.poll() is None for server in servers):
+            time.sleep(_POLL_S)
+        raise StoreError("a server ended by itself; its message is above")
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for server in servers:
+            server.terminate()
+        for server in servers:
+            server.wait()
+
+
+def _address(port: int) -> list[str]:
+    return ["--host", HOST, "--port", str(port)]
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise StoreError(f"port {port} is not free ({error}); choose another one") from error

@@ -1,0 +1,361 @@
+"""params.yaml -> one frozen `Params` object; a typo fails before the first second of compute.
+
+`params.yaml` says what is made (every number that decides a result), and
+`datasets.yaml` where pictures come from. `Settings` says where and how it is
+made on this machine (mirror, stores, cluster): environment variables that
+start with `SISR_`, because they must not make a result stale.
+"""
+
+import json
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+import models
+from tasks.errors import ParamsError
+
+PARAMS_FILE = Path("params.yaml")
+CATALOGUE_FILE = Path("datasets.yaml")
+Role = Literal["train", "validation", "test"]
+ROLES: tuple[Role, ...] = ("train", "validation", "test")
+
+# Every scale divides it, so one HR patch side serves all of them.
+PATCH_MULTIPLE_PX = 12
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _Section(BaseModel):
+    """Frozen, and a key nobody reads is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Duration(_Section):
+    """A length of training: `80 epochs` or `600000 steps`."""
+
+    count: Annotated[int, Field(gt=0)]
+    unit: Literal["steps", "epochs"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        match = re.fullmatch(r"(\d+) (step|epoch)s?", value) if isinstance(value, str) else None
+        if not match:
+            raise ValueError(f"write {value!r} as '80 epochs' or '5000 steps'")
+        return {"count": int(match[1]), "unit": match[2] + "s"}
+
+    def num_steps(self, steps_per_epoch: int) -> int:
+        """This length in optimizer steps."""
+        return self.count * (steps_per_epoch if self.unit == "epochs" else 1)
+
+    @model_serializer
+    def __str__(self) -> str:
+        return f"{self.count} {self.unit}"
+
+
+class Recipe(_Section):
+    """How one architecture is trained, as its paper has it."""
+
+    optimizer: Literal["adam", "sgd"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    last_layer_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    decay_every: Duration | None = None
+    decay_factor: Annotated[float, Field(gt=0, le=1)] | None = None
+    # θ of the VDSR paper: every gradient is clipped to ±θ/γ, γ the current learning rate.
+    gradient_clip_theta: Annotated[float, Field(gt=0)] | None = None
+    loss: Literal["mse", "l1"]
+    # `sum` adds up a picture's pixels (and averages over the batch).
+    loss_reduction: Literal["mean", "sum"] = "mean"
+    batch_size: Annotated[int, Field(gt=0)]
+    # Side of the HR window that the network sees; a random one of each stored patch.
+    patch_px: Annotated[int, Field(gt=0)]
+    train_for: Duration
+    validate_every: Duration
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _schedule_is_whole(self) -> Self:
+        given = (self.decay_every is not None, self.decay_factor is not None)
+        if given != ((self.schedule == "step"),) * 2:
+            raise ValueError("decay_every and decay_factor belong to `schedule: step`, both")
+        if self.optimizer == "adam" and self.momentum:
+            raise ValueError("momentum belongs to `optimizer: sgd`; adam has betas")
+        return self
+
+
+class Shards(_Section):
+    """How training patches are cut and packed."""
+
+    patch_px: Annotated[int, Field(gt=0, multiple_of=PATCH_MULTIPLE_PX)]
+    stride_px: Annotated[int, Field(gt=0, multiple_of=PATCH_MULTIPLE_PX)]
+    shard_mib: Annotated[int, Field(gt=0, le=4096)]
+
+
+class Data(_Section):
+    """Which data sets play which role."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _no_leak(self) -> Self:
+        for role in ROLES:
+            if not self.of(role):
+                raise ValueError(f"data.{role} names no data set")
+        leaked = set(self.train) & (set(self.validation) | set(self.test))
+        if leaked:
+            raise ValueError(f"{sorted(leaked)} would be trained on and tested on")
+        return self
+
+    def of(self, role: Role) -> tuple[str, ...]:
+        """The data sets of one role."""
+        named: tuple[str, ...] = getattr(self, role)
+        return named
+
+
+class Training(_Section):
+    """What all cells share."""
+
+    # Part of the numbers: how a sum is split over threads decides its last bits.
+    num_threads: Annotated[int, Field(gt=0)]
+
+
+class Cell(_Section):
+    """One training: an architecture and the scale, or scales, that it serves."""
+
+    architecture: str
+    scales: tuple[int, ...]
+    joint: bool
+
+    @property
+    def name(self) -> str:
+        """`srcnn-x2`, or `vdsr` for one training that serves several scales."""
+        return self.architecture if self.joint else f"{self.architecture}-x{self.scales[0]}"
+
+
+class Params(_Section):
+    """All of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)]
+    scales: tuple[int, ...]
+    data: Data
+    shards: Shards
+    training: Training
+    interpolations: tuple[str, ...]
+    trained: dict[str, Recipe]
+    joint: dict[str, Recipe]
+
+    @field_validator("scales")
+    @classmethod
+    def _known_scales(cls, scales: tuple[int, ...]) -> tuple[int, ...]:
+        if not scales or len(set(scales)) != len(scales):
+            raise ValueError(f"{list(scales)}: name each scale once, and at least one")
+        for scale in scales:
+            if scale not in models.SCALES:
+                raise ValueError(f"scale {scale} is not one of {list(models.SCALES)}")
+        return scales
+
+    @field_validator("interpolations", "trained", "joint")
+    @classmethod
+    def _known_architectures(cls, named: Any, info: ValidationInfo) -> Any:
+        for name in named:
+            architecture = models.get(name)
+            if architecture.trainable != (info.field_name != "interpolations"):
+                what, where = ("nothing", "interpolations")
+                if architecture.trainable:
+                    what, where = ("weights", "trained")
+                raise ValueError(f"{name!r} has {what} to train: list it under `{where}`")
+            if info.field_name == "joint" and not architecture.multi_scale:
+                raise ValueError(f"{name!r} serves one scale: list it under `trained`")
+        return named
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        twice = set(self.trained) & set(self.joint)
+        if twice:
+            raise ValueError(f"{sorted(twice)} stands under `trained` and under `joint`")
+        for name, recipe in (self.trained | self.joint).items():
+            if recipe.patch_px > self.shards.patch_px:
+                raise ValueError(
+                    f"{name}.patch_px {recipe.patch_px} exceeds shards.patch_px"
+                    f" {self.shards.patch_px}"
+                )
+            for scale in self.scales:
+                if not models.get(name).enlarged and recipe.patch_px % scale:
+                    raise ValueError(
+                        f"{name}.patch_px {recipe.patch_px} is no multiple of the scale {scale}"
+                    )
+        return self
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every training of this benchmark."""
+        single = (
+            Cell(architecture=name, scales=(scale,), joint=False)
+            for name in self.trained
+            for scale in self.scales
+        )
+        joint = (Cell(architecture=name, scales=self.scales, joint=True) for name in self.joint)
+        return (*single, *joint)
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """Every architecture of the tables, interpolations first."""
+        return (*self.interpolations, *self.trained, *self.joint)
+
+    def cell(self, name: str) -> Cell:
+        """The training of that name.
+
+        Raises:
+            ParamsError: there is none.
+        """
+        for cell in self.cells:
+            if cell.name == name:
+                return cell
+        known = ", ".join(cell.name for cell in self.cells)
+        raise ParamsError(f"unknown cell {name!r}; params.yaml has: {known}")
+
+    def recipe(self, architecture: str) -> Recipe:
+        """How that architecture is trained."""
+        return (self.trained | self.joint)[architecture]
+
+    def cell_for(self, architecture: str, scale: int) -> Cell | None:
+        """The training that serves this row of the table; none for interpolations."""
+        for cell in self.cells:
+            if cell.architecture == architecture and scale in cell.scales:
+                return cell
+        return None
+
+
+class Dataset(_Section):
+    """A catalogue entry: where pictures come from and where the HR ones lie.
+
+    Either `installed` (pictures that installed packages ship: package ->
+    files), or an archive or folder at `url` (https, http, s3, file, or a
+    plain path). With a mirror, an archive is `<mirror>/<archive>`.
+    """
+
+    url: str | None = None
+    archive: str | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    images: str = "**/*"
+    installed: dict[str, tuple[str, ...]] | None = None
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.installed is not None and (self.url or self.archive):
+            raise ValueError("give `installed`, or `url` and `archive`, not both")
+        if self.installed is None and not (self.url or self.archive):
+            raise ValueError("give `url`, `archive` (for a mirror) or `installed`")
+        return self
+
+
+class Settings(BaseSettings):
+    """Where and how things are made here: `SISR_…` in the environment.
+
+    None of these changes a result, so none makes a stage stale.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SISR_", frozen=True, extra="ignore")
+
+    # https://, http://, s3:// or file:// folder that holds the archives.
+    mirror: str | None = None
+    # MLflow's store; the default is a SQLite file and a folder in the workspace.
+    tracking_uri: str | None = None
+    # An existing Ray cluster; without one a local Ray starts and ends with the run.
+    ray_address: str | None = None
+    # Any S3-compatible endpoint; credentials come from the usual AWS environment.
+    s3_endpoint_url: str | None = None
+    # Where verified archives are kept between runs.
+    archive_cache: Path = Path(".sisr/archives")
+
+
+def read_yaml(path: Path) -> Any:
+    """The contents of a YAML file, read by the same parser as DVC's.
+
+    Raises:
+        ParamsError: no such file, not YAML, a tag, or a key given twice.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"there is no {path} in {Path.cwd()}; run sisr where it lies") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {error}") from error
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check a parameter file.
+
+    Raises:
+        ParamsError: unknown key or architecture, wrong type, value out of range.
+    """
+    return _validated(Params, read_yaml(path), path)
+
+
+def load_catalogue(path: Path = CATALOGUE_FILE) -> dict[str, Dataset]:
+    """Read and check the data sets that can be named in params.yaml.
+
+    Raises:
+        ParamsError: unknown key, wrong type.
+    """
+    entries = read_yaml(path)
+    if not isinstance(entries, dict):
+        raise ParamsError(f"{path} must map names to data sets")
+    return {name: _validated(Dataset, entry, path, name) for name, entry in entries.items()}
+
+
+def dataset(name: str, catalogue: dict[str, Dataset]) -> Dataset:
+    """One catalogue entry.
+
+    Raises:
+        ParamsError: there is none of that name.
+    """
+    if name not in catalogue:
+        known = ", ".join(catalogue)
+        raise ParamsError(f"unknown data set {name!r}; {CATALOGUE_FILE} has: {known}")
+    return catalogue[name]
+
+
+def _validated(kind: type[_Model], value: Any, path: Path, name: str = "") -> _Model:
+    """`value` as a `kind`, strictly: JSON mode lets a list be a tuple and nothing else."""
+    try:
+        return kind.model_validate_json(json.dumps(value))
+    except TypeError as error:
+        raise ParamsError(f"{path}: {error}; quote dates and other special values") from error
+    except ValidationError as error:
+        problems = (_problem(path, name, detail) for detail in error.errors())
+        raise ParamsError("\n".join(problems)) from error
+
+
+def _problem(path: Path, name: str, detail: Any) -> str:
+    where = ".".join(str(part) for part in (name, *detail["loc"]) if part != "")
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        message = "unknown key; check its spelling"
+    elif "input" in detail and not isinstance(detail["input"], dict):
+        message += f" (got {detail['input']!r})"
+    return f"{path}: {where or 'whole file'}: {message}"

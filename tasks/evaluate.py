@@ -1,0 +1,191 @@
+"""One row of the tables: quality, time and complexity of one network at one scale.
+
+Data in: test pictures, the cell's weights. Data out:
+`results/<architecture>-x<scale>.json`, every picture's numbers in it.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import models
+from models.registry import Architecture
+from tasks.atomic import write_text
+from tasks.color import is_grey, luminance_with_grey_converted
+from tasks.complexity import measure_complexity
+from tasks.config import Cell, Params, load_params
+from tasks.errors import WeightsError
+from tasks.fingerprint import folder_sha256
+from tasks.images import read_image
+from tasks.layout import HR_FOLDER, picture_pairs, result_file, weights_file
+from tasks.metrics import measure
+from tasks.protocol import Picture, prepare, sr_luminance, sr_picture
+from tasks.timing import OUTPUT_SIZES_PX, measure_latency
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """What one network makes of one picture.
+
+    `psnr_db_grey_as_rgb` differs from `psnr_db` for grey pictures only: the
+    convention of papers with RGB networks, to stand beside their columns.
+    """
+
+    architecture: str
+    dataset: str
+    scale: int
+    image: str
+    psnr_db: float
+    ssim: float
+    psnr_db_grey_as_rgb: float
+    ssim_grey_as_rgb: float
+    latency_ms: float
+
+
+def evaluate(params: Params, architecture: str, scale: int) -> None:
+    """Measure one network at one scale on every test set, and write its result file.
+
+    Raises:
+        WeightsError: the cell's weights are missing or do not fit.
+        ImageError: a test picture that is corrupt.
+    """
+    cell = params.cell_for(architecture, scale)
+    network = load_network(cell, architecture, scale)
+    result = evaluate_network(network, architecture, scale, params.data.test)
+    write_text(result_file(architecture, scale), json.dumps(result, indent=1) + "\n")
+
+
+def evaluate_network(
+    network: nn.Module, architecture: str, scale: int, datasets: Sequence[str]
+) -> dict[str, Any]:
+    """Everything that is measured of one network: quality, time, complexity."""
+    about = models.get(architecture)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = network.to(device).eval()
+    rows = [
+        row for name in datasets for row in _evaluate_dataset(network, about, name, scale, device)
+    ]
+    return {
+        "architecture": architecture,
+        "scale": scale,
+        "test_data_sha256": data_sha256(datasets),
+        "images": [asdict(row) for row in rows],
+        "latency": [
+            {"output_px": size} | asdict(measure_latency(network, about, scale, size, device))
+            for size in OUTPUT_SIZES_PX
+        ],
+        "complexity": asdict(measure_complexity(architecture, scale)),
+    }
+
+
+def data_sha256(datasets: Sequence[str]) -> str:
+    """Which pictures the numbers are of."""
+    return "+".join(folder_sha256(HR_FOLDER / "test" / name)[:16] for name in datasets)
+
+
+def load_network(cell: Cell | None, architecture: str, scale: int) -> nn.Module:
+    """The network with its trained weights; an interpolation has none.
+
+    Raises:
+        WeightsError: the cell's weights are missing or do not fit.
+    """
+    network = models.create(architecture, scale)
+    if cell is not None:
+        load_weights(network, weights_file(cell.name))
+    return network
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a safetensors file into a network.
+
+    Raises:
+        WeightsError: no such file, not safetensors, or names or shapes that do not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"{path} cannot be loaded: {error}; train the cell again") from error
+
+
+def _evaluate_dataset(
+    network: nn.Module,
+    architecture: Architecture,
+    dataset: str,
+    scale: int,
+    device: torch.device,
+) -> list[ImageRow]:
+    rows = []
+    with torch.inference_mode():
+        for hr, lr in picture_pairs("test", dataset, scale):
+            picture = prepare(architecture, hr.name, read_image(hr), read_image(lr), scale)
+            sr, latency_ms = _timed(network, picture.x.to(device))
+            rows.append(_row(architecture, dataset, scale, picture, sr, latency_ms))
+    return rows
+
+
+def _row(
+    architecture: Architecture,
+    dataset: str,
+    scale: int,
+    picture: Picture,
+    sr: Tensor,
+    latency_ms: float,
+) -> ImageRow:
+    quality = measure(sr_luminance(architecture, picture, sr), picture.hr_y, scale)
+    as_colour = quality
+    if is_grey(picture.hr):
+        answer = luminance_with_grey_converted(sr_picture(architecture, sr))
+        as_colour = measure(answer, luminance_with_grey_converted(picture.hr), scale)
+    return ImageRow(
+        architecture=architecture.name,
+        dataset=dataset,
+        scale=scale,
+        image=picture.name,
+        psnr_db=quality.psnr_db,
+        ssim=quality.ssim,
+        psnr_db_grey_as_rgb=as_colour.psnr_db,
+        ssim_grey_as_rgb=as_colour.ssim,
+        latency_ms=latency_ms,
+    )
+
+
+def _timed(network: nn.Module, x: Tensor) -> tuple[Tensor, float]:
+    """The answer, and the median time of three calls after a first one."""
+    answer: Tensor = network(x)
+    times = []
+    for _ in range(3):
+        _wait(x.device)
+        start = time.perf_counter()
+        answer = network(x)
+        _wait(x.device)
+        times.append(1000 * (time.perf_counter() - start))
+    return answer, sorted(times)[1]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    """The stage's command."""
+    params = load_params()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--architecture", required=True, choices=params.architectures)
+    parser.add_argument("--scale", type=int, required=True, choices=params.scales)
+    arguments = parser.parse_args()
+    evaluate(params, arguments.architecture, arguments.scale)
+
+
+if __name__ == "__main__":
+    main()

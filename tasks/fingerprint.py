@@ -1,0 +1,108 @@
+"""Which code and data a result comes from.
+
+The stage writes `data/code/<architecture>.json`, the checksums of the files
+that make that network. A training depends on its own network's file alone, so
+a new architecture makes no other cell stale, and an edited one its own cells.
+"""
+
+import argparse
+import ast
+import hashlib
+import inspect
+import json
+import sys
+from functools import cache
+from pathlib import Path
+
+import models
+from tasks.atomic import replacing_folder, write_text
+from tasks.config import Cell, Params
+from tasks.layout import CODE_FOLDER, shard_folder
+from tasks.shards import shard_checksums
+
+# What turns shards and a recipe into weights, besides the network.
+TRAINING_MODULES = ("tasks.train", "tasks.batches", "tasks.shards")
+
+
+def write_fingerprints() -> None:
+    """Write one file for every architecture under `data/code`."""
+    with replacing_folder(CODE_FOLDER) as folder:
+        for name in models.names():
+            write_text(folder / f"{name}.json", json.dumps(network_code(name), indent=2) + "\n")
+
+
+def network_code(architecture: str) -> dict[str, str]:
+    """The checksum of every file of `models/` that makes a network, by file name."""
+    home = inspect.getmodule(models.get(architecture).build)
+    assert home is not None
+    names: set[str] = set()
+    waiting = [home.__name__]
+    while waiting:
+        name = waiting.pop()
+        if name not in names:
+            names.add(name)
+            waiting += _imports_from_models(name)
+    return {name: _module_sha256(name) for name in sorted(names)}
+
+
+def cell_fingerprint(params: Params, cell: Cell) -> str:
+    """One checksum of everything that decides a cell's weights.
+
+    Raises:
+        ShardError: no shards, or damaged ones.
+    """
+    decisive = {
+        "recipe": params.recipe(cell.architecture).model_dump(mode="json"),
+        "cell": cell.model_dump(mode="json"),
+        "seed": params.seed,
+        "num_threads": params.training.num_threads,
+        "shards": {scale: shard_checksums(shard_folder(scale)) for scale in cell.scales},
+        "network": network_code(cell.architecture),
+        "training": {name: _module_sha256(name) for name in TRAINING_MODULES},
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def folder_sha256(folder: Path) -> str:
+    """One checksum of the names and contents of all files under a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _imports_from_models(name: str) -> list[str]:
+    """The modules of `models/` that one of them imports, but for the list of all of them."""
+    tree = ast.parse(Path(_file(name)).read_text(encoding="utf-8"))
+    imported = [
+        node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module
+    ]
+    return [other for other in imported if other.startswith("models.")]
+
+
+@cache
+def _module_sha256(name: str) -> str:
+    return hashlib.sha256(Path(_file(name)).read_bytes()).hexdigest()
+
+
+def _file(name: str) -> str:
+    from importlib.util import find_spec
+
+    found = sys.modules[name].__file__ if name in sys.modules else None
+    if found is None:
+        spec = find_spec(name)
+        found = spec.origin if spec else None
+    assert found is not None, f"{name} has no source file"
+    return found
+
+
+def main() -> None:
+    """The stage's command."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    write_fingerprints()
+
+
+if __name__ == "__main__":
+    main()

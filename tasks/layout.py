@@ -1,0 +1,55 @@
+"""Where everything lies in a workspace; the same paths that dvc.yaml names."""
+
+from pathlib import Path
+
+from tasks.config import Role
+from tasks.images import list_images
+
+HR_FOLDER = Path("data/hr")
+LR_FOLDER = Path("data/lr")
+SHARD_FOLDER = Path("data/shards")
+CODE_FOLDER = Path("data/code")
+CELL_FOLDER = Path("cells")
+RESULT_FOLDER = Path("results")
+REPORT_FOLDER = Path("report")
+REGISTRY_FOLDER = Path("registry")
+METRICS_FILE = Path("metrics.json")
+# What a run needs while it works and nobody else does.
+SCRATCH_FOLDER = Path(".sisr")
+CHECKPOINT_FOLDER = SCRATCH_FOLDER / "checkpoints"
+RAY_FOLDER = SCRATCH_FOLDER / "ray"
+
+
+def lr_folder(scale: int) -> Path:
+    """The LR pictures of a scale."""
+    return LR_FOLDER / f"x{scale}"
+
+
+def lr_name(hr: Path) -> str:
+    """The file name of the LR picture of an HR picture."""
+    return f"{hr.stem}.png"
+
+
+def picture_pairs(role: Role, name: str, scale: int) -> list[tuple[Path, Path]]:
+    """The (HR, LR) files of one data set.
+
+    Raises:
+        ImageError: no pictures.
+    """
+    lr = lr_folder(scale) / role / name
+    return [(hr, lr / lr_name(hr)) for hr in list_images(HR_FOLDER / role / name)]
+
+
+def shard_folder(scale: int) -> Path:
+    """The shards of a scale."""
+    return SHARD_FOLDER / f"x{scale}"
+
+
+def weights_file(cell: str) -> Path:
+    """The weights of a trained cell."""
+    return CELL_FOLDER / cell / "weights.safetensors"
+
+
+def result_file(architecture: str, scale: int) -> Path:
+    """The numbers of one row of the tables."""
+    return RESULT_FOLDER / f"{architecture}-x{scale}.json"

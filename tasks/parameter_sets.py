@@ -1,0 +1,29 @@
+"""Several committed parameter sets, one in use: the workspace's params.yaml.
+
+DVC and the flow read params.yaml and nothing else, so that `dvc repro`
+reproduces whatever set was chosen last.
+"""
+
+import shutil
+from pathlib import Path
+
+from tasks.atomic import replacing_file
+from tasks.config import PARAMS_FILE, load_params
+
+PREVIOUS_FILE = Path("params.previous.yaml")
+
+
+def adopt(path: Path) -> None:
+    """Make a parameter set the one in use; the one before is kept beside it.
+
+    Raises:
+        ParamsError: no such file, or one that is not valid.
+    """
+    load_params(path)
+    if PARAMS_FILE.exists():
+        if PARAMS_FILE.read_bytes() == path.read_bytes():
+            return
+        shutil.copyfile(PARAMS_FILE, PREVIOUS_FILE)
+        print(f"{path} is now {PARAMS_FILE}; what was there is kept as {PREVIOUS_FILE}")
+    with replacing_file(PARAMS_FILE) as temporary:
+        shutil.copyfile(path, temporary)

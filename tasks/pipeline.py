@@ -1,0 +1,160 @@
+"""The DAG of dvc.yaml: what is stale, what is done; the only file that knows DVC.
+
+The flow runs a stage's function itself and then lets DVC record its inputs and
+outputs, so no stage pays DVC's start-up. While a run goes on, the workspace is
+locked and its params.yaml must stay as it was.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tasks.errors import ParamsError, StoreError
+from tasks.layout import SCRATCH_FOLDER
+
+LOCK_FILE = SCRATCH_FOLDER / "run.lock"
+
+
+def stale_stages() -> dict[str, str]:
+    """The stages that DVC would run now, in the order of the DAG, each with its reason.
+
+    A stage whose inputs will only change once an earlier stage has run is not
+    among them yet.
+
+    Raises:
+        StoreError: no DVC repository, or a dvc.yaml that DVC refuses.
+    """
+    with _repo() as repo:
+        status = repo.status()
+        return {name: _reason(status[name]) for name in _in_order(repo) if name in status}
+
+
+def stage_names() -> list[str]:
+    """Every stage of the DAG, in its order.
+
+    Raises:
+        StoreError: no DVC repository, or a dvc.yaml that DVC refuses.
+    """
+    with _repo() as repo:
+        return _in_order(repo)
+
+
+def restore(stage: str) -> bool:
+    """Bring a stage's outputs back from DVC's cache, if it ran with these inputs before.
+
+    Raises:
+        StoreError: DVC cannot read its cache.
+    """
+    from dvc.stage.cache import RunCacheNotFoundError
+
+    with _repo() as repo:
+        (found,) = repo.stage.collect(stage)
+        try:
+            repo.stage_cache.restore(found)
+        except RunCacheNotFoundError:
+            return False
+        repo.commit(stage, force=True)
+        return True
+
+
+def record(stage: str) -> None:
+    """Let DVC take a stage that has just run into its cache and its lock file.
+
+    Raises:
+        StoreError: an output is missing, or DVC cannot write its cache.
+    """
+    with _repo() as repo:
+        repo.commit(stage, force=True)
+
+
+def push() -> None:
+    """Copy everything that the lock file names to DVC's default remote.
+
+    Raises:
+        StoreError: the remote cannot be reached.
+    """
+    with _repo() as repo:
+        repo.push()
+
+
+def has_remote() -> bool:
+    """Whether this workspace names a default DVC remote."""
+    with _repo() as repo:
+        return bool(repo.config["core"].get("remote"))
+
+
+@contextmanager
+def workspace_lock() -> Iterator[None]:
+    """Keep every other run out of this workspace.
+
+    Raises:
+        StoreError: another run is going on.
+    """
+    LOCK_FILE.parent.mkdir(exist_ok=True)
+    lock = FileLock(LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreError(
+            f"another run is going on in {Path.cwd()} ({LOCK_FILE} is held); wait for it to end"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def unchanged(path: Path) -> Iterator[None]:
+    """Raise if a file changes while the block runs: what it made would be recorded as another's.
+
+    Raises:
+        ParamsError: it changed.
+    """
+    before = path.read_bytes()
+    yield
+    if path.read_bytes() != before:
+        raise ParamsError(f"{path} changed during the run; run again to make what it asks for now")
+
+
+@contextmanager
+def _repo() -> Iterator[Any]:
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    try:
+        with Repo() as repo:
+            yield repo
+    except DvcException as error:
+        raise StoreError(f"DVC: {error}") from error
+
+
+def _in_order(repo: Any) -> list[str]:
+    import networkx  # type: ignore[import-untyped]
+
+    # Edges point from a stage to what it needs.
+    order = networkx.dfs_postorder_nodes(repo.index.graph)
+    return [stage.addressing for stage in order]
+
+
+def _reason(entries: list[Any]) -> str:
+    """DVC's own words, in one line: `changed deps: params.yaml trained.srcnn`."""
+    reasons = []
+    for entry in entries:
+        if isinstance(entry, str):
+            reasons.append(entry)
+            continue
+        for kind, paths in entry.items():
+            names = (
+                f"{path} ({', '.join(what)})" if isinstance(what, dict) else f"{path} ({what})"
+                for path, what in paths.items()
+            )
+            reasons.append(f"{kind}: {', '.join(names)}")
+    return "; ".join(reasons)
