@@ -45,7 +45,9 @@ class Board:
 
     def say(self, text: str) -> None:
         """One line, with the time since the run began."""
-        self._console.print(f"[{time.monotonic() - self._start:6.1f} s] {text}", markup=False)
+        self._console.print(
+            f"[{time.monotonic() - self._start:6.1f} s] {text}", markup=False, soft_wrap=True
+        )
 
     def show(self, progress: TrainingProgress) -> None:
         """Where a training is."""

@@ -5,9 +5,9 @@ Dong et al., Image super-resolution using deep convolutional networks, TPAMI 201
 
 Ours differs: the output has the input's size, each layer's input padded with its edge pixels as
 the authors' test code does (they train on unpadded patches). The authors start from N(0, 0.001²),
-which needs 10⁸ steps to get anywhere; ours starts from He's variance, with one channel that
-carries the input through, so training starts near the bicubic picture. In 200 steps of Adam that
-is worth 1 to 3 dB.
+an almost black picture; ours starts from He's variance with one channel that carries the input
+through, near the bicubic picture. After 200 steps of Adam 9-1-5 is 2.0 (at rate 1e-3) to 3.6 dB
+(at 1e-4) ahead of He's variance alone.
 """
 
 import torch
@@ -46,7 +46,7 @@ def _conv(in_channels: int, out_channels: int, size: int) -> nn.Conv2d:
 
 @register(channels="y", enlarged=True)
 def srcnn(scale: int) -> nn.Module:
-    """9-1-5: 8,032 weights and 97 biases (Dong et al. 2016, section 4.1 and Table 1)."""
+    """9-1-5: 8,032 weights and 97 biases (Dong et al. 2016, section 4.3.2)."""
     return SRCNN(kernels=(9, 1, 5), filters=(64, 32))
 
 

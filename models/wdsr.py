@@ -67,5 +67,5 @@ def _normed(conv: nn.Conv2d) -> nn.Module:
 
 @register(channels="rgb", enlarged=False)
 def wdsr_a(scale: int) -> nn.Module:
-    """16 blocks 32→192→32 (Yu et al. 2018, section 3.1: WDSR-A widens by 2 to 4, later 6)."""
+    """16 blocks 32→192→32 (WDSR-A of Yu et al. 2018, widened sixfold)."""
     return WDSR(scale=scale, narrow=32, wide=192, num_blocks=16)

@@ -5,6 +5,7 @@ one that ends with the run. Every cell is one `TorchTrainer`; they all start at
 once and Ray gives each its share of the machine.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -123,8 +124,6 @@ def cluster(params: Params, settings: Settings) -> Iterator[Cluster]:
         StoreError: the cluster does not answer.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Workers stay in a folder of their own choice: `train_cell` enters the workspace itself.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     local: dict[str, Any] = {}
     if settings.ray_address is None:
         local = {
@@ -132,8 +131,14 @@ def cluster(params: Params, settings: Settings) -> Iterator[Cluster]:
             "object_store_memory": _OBJECT_STORE_BYTES,
             "num_cpus": os.cpu_count(),
         }
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        ray.init(address=settings.ray_address or "local", log_to_driver=False, **local)
+        ray.init(
+            address=settings.ray_address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **local,
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise StoreError(
             f"Ray at {settings.ray_address or 'this machine'} cannot be used: {error}"

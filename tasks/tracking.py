@@ -14,7 +14,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 EXPERIMENT = "sisr"
 CHAMPION = "champion"
 _BATCH = 1000
+# A small grey ramp; what the signature's free sizes stand for.
+_EXAMPLE = np.broadcast_to(np.linspace(0, 1, 24, dtype=np.float32), (1, 3, 16, 24)).copy()
 # MLflow's page of system metrics shows what starts with `system/`.
-_SYSTEM_COLUMNS = ("cpu_percent", "memory_mib", "gpu_memory_mib")
+_SYSTEM_COLUMNS = ("cpu_percent", "memory_mib")
 
 
 @dataclass(frozen=True)
@@ -190,15 +192,15 @@ def _log_parent(client: "MlflowClient", run_id: str, params: Params) -> None:
         **{f"data.{role}": list(params.data.of(role)) for role in ("train", "validation", "test")},
         **{f"shards.{key}": value for key, value in params.shards.model_dump().items()},
     }
-    for key, value in flat.items():
-        client.log_param(run_id, key, value)
-    _set_tags(client, run_id, _origin(params))
+    _log(client, run_id, params=flat, tags=_origin(params))
     for name in ("summary", "images", "latency"):
         table = pd.read_parquet(REPORT_FOLDER / f"{name}.parquet")
         client.log_table(run_id, table, f"tables/{name}.json")
-    for row in summary[summary["status"] == "ok"].to_dict("records"):
-        name = f"psnr_db/{row['dataset']}-x{row['scale']}/{row['architecture']}"
-        client.log_metric(run_id, name, row["psnr_db"])
+    metrics = {
+        f"psnr_db/{row['dataset']}-x{row['scale']}/{row['architecture']}": row["psnr_db"]
+        for row in summary[summary["status"] == "ok"].to_dict("records")
+    }
+    _log(client, run_id, metrics=metrics)
     client.log_artifacts(run_id, str(REPORT_FOLDER), "report")
     for file in (PARAMS_FILE, CATALOGUE_FILE, Path("dvc.yaml"), Path("dvc.lock")):
         if file.exists():
@@ -232,9 +234,7 @@ def _log_row(
         "test_data_sha256": result["test_data_sha256"],
     }
     run_id = _start(client, f"{architecture}-x{scale}", tags)
-    _set_tags(client, run_id, _origin(params))
-    for name, value in _row_metrics(result).items():
-        client.log_metric(run_id, name, value)
+    _log(client, run_id, metrics=_row_metrics(result), tags=_origin(params))
     client.log_table(run_id, pd.DataFrame(result["images"]), "tables/images.json")
     client.log_table(run_id, pd.DataFrame(result["latency"]), "tables/latency.json")
     if cell is not None:
@@ -259,13 +259,17 @@ def _row_metrics(result: dict[str, Any]) -> dict[str, float]:
 
 
 def _log_training(client: "MlflowClient", run_id: str, params: Params, cell: Cell) -> None:
-    from mlflow.entities import Metric, Param
+    from mlflow.entities import Metric
 
     recipe = params.recipe(cell.architecture).model_dump(mode="json")
     record = json.loads((CELL_FOLDER / cell.name / "training.json").read_text("utf-8"))
-    entries = {**recipe, "cell": cell.name, "num_steps": record["num_steps"]}
-    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in entries.items()])
-    _set_tags(client, run_id, {"cell": cell.name, "train_device": record["device"]})
+    _log(
+        client,
+        run_id,
+        params={**recipe, "cell": cell.name, "num_steps": record["num_steps"]},
+        metrics={"train_s": record["seconds"]},
+        tags={"cell": cell.name, "train_device": record["device"]},
+    )
     history = read_history(cell)
     now_ms = int(time.time() * 1000)
     metrics = []
@@ -277,7 +281,6 @@ def _log_training(client: "MlflowClient", run_id: str, params: Params, cell: Cel
                 metrics.append(Metric(key, float(value), when, int(row["step"])))
     for start in range(0, len(metrics), _BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
-    client.log_metric(run_id, "train_s", record["seconds"])
     client.log_artifact(run_id, str(CELL_FOLDER / cell.name / "history.csv"), "training")
     client.log_artifact(run_id, str(CELL_FOLDER / cell.name / "training.json"), "training")
     with tempfile.TemporaryDirectory(prefix="sisr-") as folder:
@@ -327,6 +330,7 @@ def _log_model(
                 loader_module="tasks.served",
                 data_path=str(Path(folder) / "network"),
                 signature=ModelSignature(inputs=anywhere, outputs=anywhere),
+                input_example=_EXAMPLE,
                 pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", "safetensors"],
                 registered_model_name=name,
             )
@@ -387,9 +391,24 @@ def _champion(client: "MlflowClient", name: str) -> Any | None:
         raise
 
 
-def _set_tags(client: "MlflowClient", run_id: str, tags: dict[str, str]) -> None:
-    for key, value in tags.items():
-        client.set_tag(run_id, key, value)
+def _log(
+    client: "MlflowClient",
+    run_id: str,
+    *,
+    params: Mapping[str, object] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Parameters, final metrics and tags in one request."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    now_ms = int(time.time() * 1000)
+    client.log_batch(
+        run_id,
+        params=[Param(key, str(value)) for key, value in (params or {}).items()],
+        metrics=[Metric(key, value, now_ms, 0) for key, value in (metrics or {}).items()],
+        tags=[RunTag(key, value) for key, value in (tags or {}).items()],
+    )
 
 
 def _write_receipt(parent: str, registered: list[Registered]) -> None:

@@ -125,6 +125,7 @@ class _Training:
         self.step = 0
         self.seconds = 0.0
         self.history: list[Row] = []
+        self.clocks = (time.perf_counter(), time.process_time())
         self._resume()
 
     def run(self, report: Callable[[Progress], None]) -> None:
@@ -227,8 +228,19 @@ class _Training:
             "seconds": round(self.seconds, 3),
             "learning_rate": rate,
             "loss": loss,
+            **self._load(),
         }
         self.history.append(row | {f"psnr_db_x{scale}": value for scale, value in psnrs.items()})
+
+    def _load(self) -> Row:
+        """What the process took since the last row."""
+        before, self.clocks = self.clocks, (time.perf_counter(), time.process_time())
+        wall_s, cpu_s = (after - start for after, start in zip(self.clocks, before, strict=True))
+        cuda = self.workplace.device.type == "cuda"
+        return {
+            "cpu_percent": round(100 * cpu_s / wall_s, 1),
+            "memory_mib": round(_peak_memory_mib(cuda), 1),
+        }
 
     def _checkpoint(self) -> None:
         state = {
@@ -342,7 +354,7 @@ def _peak_memory_mib(cuda: bool) -> float:
 
 
 def _write_csv(path: Path, history: list[Row], scales: tuple[int, ...]) -> None:
-    columns = ["step", "epoch", "seconds", "learning_rate", "loss"]
+    columns = ["step", "epoch", "seconds", "learning_rate", "loss", "cpu_percent", "memory_mib"]
     columns += [f"psnr_db_x{scale}" for scale in scales]
     with path.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.DictWriter(opened, columns)
