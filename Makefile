@@ -39,4 +39,4 @@ check: $(DEV_STAMP)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf data cells results report registry metrics.json .sisr
+	rm -rf data cells/* results report registry metrics.json .sisr

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -104,7 +104,7 @@ def benchmark() -> None:
     with ExitStack() as stack:
         stack.enter_context(pipeline.workspace_lock())
         stack.enter_context(pipeline.unchanged(PARAMS_FILE))
-        board = stack.enter_context(Board())
+        board = stack.enter_context(Board(get_run_logger().info))
         _run_data_stages(params, settings, board)
         failures = _train(params, settings, board)
         failures |= _evaluate(params, failures, board)

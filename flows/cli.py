@@ -2,11 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from flows.environment import make_prefect_home, prepare
+
+if TYPE_CHECKING:
+    from tasks.importing import Result
+    from tasks.model_list import ListedModel
 
 app = typer.Typer(
     name="sisr",
@@ -66,9 +70,24 @@ def status() -> None:
 
 
 @app.command()
-def table() -> None:
-    """Print the tables of the last run."""
-    _print_tables()
+def table(
+    dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
+    scale: Annotated[int | None, typer.Option(help="Only this scale.")] = None,
+    form: Annotated[
+        Literal["md", "csv", "latex", "json"] | None,
+        typer.Option("--format", help="For a page or a program instead of the terminal."),
+    ] = None,
+) -> None:
+    """Print the tables of the last run.
+
+    Example: `sisr table --dataset Set5 --scale 2 --format csv`
+    """
+    if form is None:
+        _print_tables(dataset, scale)
+        return
+    from tasks.report import formatted, read_summary
+
+    typer.echo(formatted(read_summary(dataset, scale), form), nl=False)
 
 
 @app.command()
@@ -109,6 +128,67 @@ def upscale(
     typer.echo(f"{output}: {image.width * scale}×{image.height * scale}, by {model}", err=True)
 
 
+@app.command("import")
+def import_(
+    architecture: Annotated[str, typer.Argument(help="Whose weights they are; see `sisr models`.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE-OR-URL", help="A path, or https://, http://, s3:// or file://."
+        ),
+    ],
+    sha256: Annotated[str | None, typer.Option(help="Refuse any other file.")] = None,
+    scale: Annotated[
+        list[int] | None,
+        typer.Option(help="The scale they were trained for, if they fit several; repeatable."),
+    ] = None,
+) -> None:
+    """Put an author's weights into the tables and the registry, beside ours.
+
+    The file is read, never executed. Example: `sisr import vdsr vdsr_model_epoch_50.pth`
+    """
+    from tasks import pipeline
+    from tasks.config import Settings, load_params
+    from tasks.importing import import_weights
+    from tasks.tracking import register_imported
+
+    params, settings = load_params(), Settings()
+    with pipeline.workspace_lock():
+        results = import_weights(
+            params,
+            settings,
+            architecture,
+            source,
+            sha256=sha256,
+            scales=scale or [],
+            say=lambda text: typer.echo(text, err=True),
+        )
+        _print_results(results)
+        for each in register_imported(params, settings, architecture):
+            crown = " – champion" if each.is_champion else ""
+            typer.echo(f"{each.model} version {each.version}, source=published{crown}", err=True)
+    typer.echo("`sisr run` puts these rows into the tables", err=True)
+
+
+@app.command("models")
+def models_(
+    as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+) -> None:
+    """List every architecture: parameters beside the published count, input, versions."""
+    import dataclasses
+    import json
+
+    from tasks.config import Settings
+    from tasks.model_list import list_models
+    from tasks.tracking import registered_versions
+
+    listed = list_models(registered_versions(Settings()))
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(each) for each in listed], indent=1))
+    else:
+        _print_models(listed)
+
+
 @app.command()
 def ui(
     mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's pages.")] = 5000,
@@ -135,21 +215,16 @@ def serve(
     benchmark.serve(name="benchmark", cron=cron, limit=1)
 
 
-def _print_tables() -> None:
-    import pandas as pd
+def _print_tables(dataset: str | None = None, scale: int | None = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tasks.errors import DataError
-    from tasks.layout import REPORT_FOLDER
+    from tasks.report import read_summary
 
-    file = REPORT_FOLDER / "summary.parquet"
-    if not file.exists():
-        raise DataError("there are no tables yet; run `sisr run` first")
-    summary = pd.read_parquet(file)
+    summary = read_summary(dataset, scale)
     console = Console(width=None if sys.stdout.isatty() else 110)
-    for (dataset, scale), rows in summary.groupby(["dataset", "scale"], sort=False):
-        printed = Table(title=f"{dataset} ×{scale}", title_justify="left")
+    for (name, factor), rows in summary.groupby(["dataset", "scale"], sort=False):
+        printed = Table(title=f"{name} ×{factor}", title_justify="left")
         printed.add_column("architecture")
         for column in ("PSNR (dB)", "SSIM", "latency (ms)", "parameters", "trained (s)"):
             printed.add_column(column, justify="right")
@@ -166,6 +241,36 @@ def _print_tables() -> None:
                 f"{row['train_s']:.0f}" if row["train_s"] else "",
             )
         console.print(printed)
+
+
+def _print_results(results: "list[Result]") -> None:
+    import pandas as pd
+
+    from tasks.importing import row_name
+
+    images = pd.DataFrame([row for result in results for row in result["images"]])
+    means = images.groupby(["architecture", "dataset", "scale"], sort=False)[["psnr_db", "ssim"]]
+    for row in means.mean().reset_index().to_dict("records"):
+        where = f"{row_name(row['architecture'])}  {row['dataset']} ×{row['scale']}"
+        typer.echo(f"{where}  {row['psnr_db']:.3f} dB  {row['ssim']:.4f}")
+
+
+def _print_models(listed: "list[ListedModel]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    printed = Table("architecture", "takes", title="parameters", title_justify="left")
+    for column in ("×2", "×3", "×4", "paper's way"):
+        printed.add_column(column, justify="right")
+    for column in ("published", "registered"):
+        printed.add_column(column)
+    for each in listed:
+        counts = [f"{count:,}" for count in each.num_parameters.values()]
+        way = "" if each.paper_num_parameters is None else f"{each.paper_num_parameters:,}"
+        versions = "\n".join(map(str, each.registered))
+        published = "\n".join(map(str, each.published))
+        printed.add_row(each.name, each.takes, *counts, way, published, versions)
+    Console(width=None if sys.stdout.isatty() else 160).print(printed)
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # A busy machine needs more than Prefect's 20 s to start its temporary server.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
+    # Prefect's page gets the run's log; the terminal gets the run's own lines.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
     "PREFECT_CLI_PROMPT": "false",
 }
 

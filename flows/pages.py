@@ -1,5 +1,6 @@
 """MLflow's and Prefect's own pages, for this workspace."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ _POLL_S = 1.0
 
 
 def serve_pages(mlflow_port: int, prefect_port: int) -> None:
-    """Serve both until Ctrl-C, or until one of them ends.
+    """Serve both until Ctrl-C or SIGTERM, or until one of them ends.
 
     Raises:
         StoreError: a port is taken, or a server ended by itself.
@@ -26,6 +27,7 @@ def serve_pages(mlflow_port: int, prefect_port: int) -> None:
         ["mlflow", "server", "--backend-store-uri", uri, *_address(mlflow_port)],
         ["prefect", "server", "start", *_address(prefect_port)],
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     servers = [subprocess.Popen([sys.executable, "-m", *command]) for command in commands]
     print(f"MLflow  http://{HOST}:{mlflow_port}\nPrefect http://{HOST}:{prefect_port}", flush=True)
     try:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +18,9 @@ _LINE_EVERY_S = 15.0
 class Board:
     """One line for each training, and whatever else the run says above them."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Callable[[str], None]) -> None:
+        """`log` gets every line too."""
+        self._log = log
         self._console = Console(file=sys.stderr, highlight=False)
         self._start = time.monotonic()
         self._last_line: dict[str, float] = {}
@@ -45,6 +48,7 @@ class Board:
 
     def say(self, text: str) -> None:
         """One line, with the time since the run began."""
+        self._log(text)
         self._console.print(
             f"[{time.monotonic() - self._start:6.1f} s] {text}", markup=False, soft_wrap=True
         )

@@ -1,10 +1,13 @@
 """Unpack the pictures of an archive that may be hostile."""
 
+import errno
 import fnmatch
+import lzma
 import shutil
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +21,19 @@ MAX_UNPACKED_BYTES = 64 * 2**30
 MAX_MEMBER_BYTES = 2**30
 MAX_MEMBERS = 200_000
 _COPY_BYTES = 2**20
+# What the readers say of a damaged archive; ValueError is a name that is no name.
+_CORRUPT = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    ValueError,
+)
+# gzip and bz2 raise an OSError without a number, a false offset or name gives one of these;
+# a full disk is another matter.
+_CORRUPT_ERRNOS = (None, errno.EINVAL, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
@@ -46,10 +62,14 @@ def unpack_images(archive: Path, pattern: str, folder: Path) -> int:
                 return _unpack(
                     _tar_members(opened_tar), _tar_open(opened_tar), archive, pattern, folder
                 )
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError) as error:
+    except _CORRUPT as error:
         raise ArchiveError(f"{archive} is corrupt: {error}") from error
     except RuntimeError as error:  # zipfile's word for an encrypted member
         raise ArchiveError(f"{archive} cannot be read: {error}") from error
+    except OSError as error:
+        if error.errno not in _CORRUPT_ERRNOS:
+            raise
+        raise ArchiveError(f"{archive} is corrupt: {error}") from error
     raise ArchiveError(f"{archive} is neither a zip nor a tar archive")
 
 

@@ -38,12 +38,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Batches:
-    """The endless, seeded, restorable sequence of batches of one training."""
+    """The endless, seeded, restorable sequence of batches of one training.
+
+    `window_px` is the side of the HR window at each scale, in pixels.
+    """
 
     shards: dict[int, ShardSet]
     architecture: Architecture
     batch_size: int
-    patch_px: int
+    window_px: dict[int, int]
     seed: int
     device: torch.device
 
@@ -125,7 +128,7 @@ class Batches:
         self, scale: int, lr: Tensor, hr: Tensor, draw: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         """The LR window and its HR window; the same place for the whole batch."""
-        side = self.patch_px // scale
+        side = self.window_px[scale] // scale
         y, x = draw.integers(0, lr.shape[-1] - side + 1, 2)
         lr = lr[..., y : y + side, x : x + side]
         hr = hr[..., y * scale : (y + side) * scale, x * scale : (x + side) * scale]
@@ -139,24 +142,24 @@ class Batches:
         Where there is room, the window keeps away from the patch's border, so
         that it is enlarged just as it would be in the whole picture.
         """
+        side = self.window_px[scale]
         (y, x) = (self._corner(hr.shape[-1], scale, draw) for _ in range(2))
         (top, bottom), (left, right) = (
             (
                 max(0, corner // scale - _REACH_LR_PX),
-                -(-(corner + self.patch_px) // scale) + _REACH_LR_PX,
+                -(-(corner + side) // scale) + _REACH_LR_PX,
             )
             for corner in (y, x)
         )
         enlarged = enlarge(self._channels(lr[..., top:bottom, left:right]), scale)
         inner_y, inner_x = y - top * scale, x - left * scale
-        side = self.patch_px
         return (
             enlarged[..., inner_y : inner_y + side, inner_x : inner_x + side].contiguous(),
             self._channels(hr[..., y : y + side, x : x + side]),
         )
 
     def _corner(self, stored_px: int, scale: int, draw: np.random.Generator) -> int:
-        room = stored_px - self.patch_px
+        room = stored_px - self.window_px[scale]
         margin = min(_REACH_LR_PX * scale, room // 2)
         return int(draw.integers(margin, room - margin + 1))
 

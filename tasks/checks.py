@@ -1,6 +1,5 @@
 """Everything that can be known to be wrong before work starts."""
 
-import importlib
 import os
 from pathlib import Path
 
@@ -17,6 +16,7 @@ def check_inputs() -> None:
         ParamsError: a parameter or data set name is wrong.
         StoreError: the workspace cannot be written, or other packages hide ours.
     """
+    _check_not_shadowed()
     params, catalogue = load_params(), load_catalogue()
     for role in ROLES:
         for name in params.data.of(role):
@@ -25,14 +25,12 @@ def check_inputs() -> None:
         raise StoreError(f"{Path.cwd()} cannot be written; choose another folder")
     if not Path("dvc.yaml").exists():
         raise ParamsError(f"there is no dvc.yaml in {Path.cwd()}; run sisr where it lies")
-    _check_not_shadowed()
 
 
 def _check_not_shadowed() -> None:
-    """A folder named `models` where sisr runs may hide ours from workers."""
-    home = Path(__file__).parent.parent
+    """A folder named `models` where sisr runs hides ours from workers, which look there first."""
+    home = Path(__file__).resolve().parent.parent
     for name in _OURS:
-        module = importlib.import_module(name)
-        found = Path(module.__file__ or "").parent.parent
-        if found != home:
-            raise StoreError(f"{found / name} hides sisr's own `{name}`; rename it or move away")
+        for found in (Path.cwd() / name, Path.cwd() / f"{name}.py"):
+            if found.exists() and found.resolve() != home / name:
+                raise StoreError(f"{found} hides sisr's own `{name}`; rename it or move away")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -44,7 +45,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class _Section(BaseModel):
     """Frozen, and a key nobody reads is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Duration(_Section):
@@ -70,6 +71,9 @@ class Duration(_Section):
         return f"{self.count} {self.unit}"
 
 
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Recipe(_Section):
     """How one architecture is trained, as its paper has it."""
 
@@ -77,7 +81,7 @@ class Recipe(_Section):
     learning_rate: Annotated[float, Field(gt=0)]
     last_layer_learning_rate: Annotated[float, Field(gt=0)] | None = None
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["constant", "step", "cosine"] = "constant"
     decay_every: Duration | None = None
@@ -88,8 +92,10 @@ class Recipe(_Section):
     # `sum` adds up a picture's pixels (and averages over the batch).
     loss_reduction: Literal["mean", "sum"] = "mean"
     batch_size: Annotated[int, Field(gt=0)]
-    # Side of the HR window that the network sees; a random one of each stored patch.
-    patch_px: Annotated[int, Field(gt=0)]
+    # Side of the window that the network sees, a random one of each stored patch: of the HR window,
+    # the same at every scale, or of the LR window, `scale` times as large in the HR patch.
+    patch_px: Annotated[int, Field(gt=0)] | None = None
+    lr_patch_px: Annotated[int, Field(gt=0)] | None = None
     train_for: Duration
     validate_every: Duration
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
@@ -103,6 +109,19 @@ class Recipe(_Section):
             raise ValueError("momentum belongs to `optimizer: sgd`; adam has betas")
         return self
 
+    @model_validator(mode="after")
+    def _one_window(self) -> Self:
+        if (self.patch_px is None) == (self.lr_patch_px is None):
+            raise ValueError("give patch_px (of the HR window) or lr_patch_px, and not both")
+        return self
+
+    def window_px(self, scale: int) -> int:
+        """Side of the HR window at a scale, in pixels."""
+        if self.lr_patch_px is not None:
+            return self.lr_patch_px * scale
+        assert self.patch_px is not None
+        return self.patch_px
+
 
 class Shards(_Section):
     """How training patches are cut and packed."""
@@ -110,6 +129,12 @@ class Shards(_Section):
     patch_px: Annotated[int, Field(gt=0, multiple_of=PATCH_MULTIPLE_PX)]
     stride_px: Annotated[int, Field(gt=0, multiple_of=PATCH_MULTIPLE_PX)]
     shard_mib: Annotated[int, Field(gt=0, le=4096)]
+
+
+def _refuse_twice(names: tuple[str, ...]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{twice} stands here twice")
 
 
 class Data(_Section):
@@ -124,6 +149,7 @@ class Data(_Section):
         for role in ROLES:
             if not self.of(role):
                 raise ValueError(f"data.{role} names no data set")
+            _refuse_twice(self.of(role))
         leaked = set(self.train) & (set(self.validation) | set(self.test))
         if leaked:
             raise ValueError(f"{sorted(leaked)} would be trained on and tested on")
@@ -155,6 +181,25 @@ class Cell(_Section):
         return self.architecture if self.joint else f"{self.architecture}-x{self.scales[0]}"
 
 
+def _check_window(name: str, recipe: Recipe, scale: int, stored_px: int) -> None:
+    window_px = recipe.window_px(scale)
+    said = f"{name}.patch_px {window_px}"
+    if recipe.lr_patch_px is not None:
+        said = f"{name}.lr_patch_px {recipe.lr_patch_px}, ×{scale} = {window_px} HR pixels,"
+    if window_px > stored_px:
+        raise ValueError(f"{said} exceeds shards.patch_px {stored_px}")
+    if not models.get(name).enlarged and window_px % scale:
+        raise ValueError(f"{said} is no multiple of the scale {scale}")
+
+
+def _known(name: str) -> str:
+    models.get(name)
+    return name
+
+
+ArchitectureName = Annotated[str, AfterValidator(_known)]
+
+
 class Params(_Section):
     """All of params.yaml."""
 
@@ -163,9 +208,9 @@ class Params(_Section):
     data: Data
     shards: Shards
     training: Training
-    interpolations: tuple[str, ...]
-    trained: dict[str, Recipe]
-    joint: dict[str, Recipe]
+    interpolations: tuple[ArchitectureName, ...]
+    trained: dict[ArchitectureName, Recipe]
+    joint: dict[ArchitectureName, Recipe]
 
     @field_validator("scales")
     @classmethod
@@ -179,7 +224,8 @@ class Params(_Section):
 
     @field_validator("interpolations", "trained", "joint")
     @classmethod
-    def _known_architectures(cls, named: Any, info: ValidationInfo) -> Any:
+    def _right_place(cls, named: Any, info: ValidationInfo) -> Any:
+        _refuse_twice(tuple(named))
         for name in named:
             architecture = models.get(name)
             if architecture.trainable != (info.field_name != "interpolations"):
@@ -197,16 +243,8 @@ class Params(_Section):
         if twice:
             raise ValueError(f"{sorted(twice)} stands under `trained` and under `joint`")
         for name, recipe in (self.trained | self.joint).items():
-            if recipe.patch_px > self.shards.patch_px:
-                raise ValueError(
-                    f"{name}.patch_px {recipe.patch_px} exceeds shards.patch_px"
-                    f" {self.shards.patch_px}"
-                )
             for scale in self.scales:
-                if not models.get(name).enlarged and recipe.patch_px % scale:
-                    raise ValueError(
-                        f"{name}.patch_px {recipe.patch_px} is no multiple of the scale {scale}"
-                    )
+                _check_window(name, recipe, scale, self.shards.patch_px)
         return self
 
     @cached_property
@@ -303,7 +341,9 @@ def read_yaml(path: Path) -> Any:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"there is no {path} in {Path.cwd()}; run sisr where it lies") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ParamsError(f"{path} cannot be read: {error}") from error
+    except (YAMLError, ValueError) as error:
         raise ParamsError(f"{path} is not valid YAML: {error}") from error
 
 
@@ -325,7 +365,9 @@ def load_catalogue(path: Path = CATALOGUE_FILE) -> dict[str, Dataset]:
     entries = read_yaml(path)
     if not isinstance(entries, dict):
         raise ParamsError(f"{path} must map names to data sets")
-    return {name: _validated(Dataset, entry, path, name) for name, entry in entries.items()}
+    # `291: …` is a name as well, though YAML reads a number.
+    named = {str(name): entry for name, entry in entries.items()}
+    return {name: _validated(Dataset, entry, path, name) for name, entry in named.items()}
 
 
 def dataset(name: str, catalogue: dict[str, Dataset]) -> Dataset:
@@ -352,7 +394,7 @@ def _validated(kind: type[_Model], value: Any, path: Path, name: str = "") -> _M
 
 
 def _problem(path: Path, name: str, detail: Any) -> str:
-    where = ".".join(str(part) for part in (name, *detail["loc"]) if part != "")
+    where = ".".join(str(part) for part in (name, *detail["loc"]) if part not in ("", "[key]"))
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         message = "unknown key; check its spelling"

@@ -102,14 +102,25 @@ def _cached_archive(name: str, url: str, entry: Dataset, settings: Settings) -> 
     if archive.exists():
         return archive
     with replacing_file(archive) as temporary:
-        _fetch(name, url, temporary, settings)
-        _verify(name, url, temporary, entry.sha256)
+        _verify(name, url, fetch_file(name, url, temporary, settings), entry.sha256)
     return archive
 
 
-def _verify(name: str, url: str, archive: Path, expected: str | None) -> None:
-    with archive.open("rb") as opened:
-        actual = hashlib.file_digest(opened, "sha256").hexdigest()
+def fetch_file(name: str, url: str, target: Path, settings: Settings) -> str:
+    """Copy a file from https, http, s3, file or a plain path into `target`; returns its sha256.
+
+    `name` is what messages call it.
+
+    Raises:
+        ParamsError: unknown scheme, no such file.
+        DownloadError: out of reach.
+    """
+    _fetch(name, url, target, settings)
+    with target.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _verify(name: str, url: str, actual: str, expected: str | None) -> None:
     if expected is None:
         print(f"{name}: not verified; pin it with `sha256: {actual}` in datasets.yaml")
     elif actual != expected:
@@ -146,7 +157,7 @@ def _fetch_http(name: str, url: str, target: Path) -> None:
                     opened.write(chunk)
                     advance(len(chunk))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise DownloadError(f"{name}: cannot fetch {url}: {error or type(error)}") from error
+        raise DownloadError(f"{name}: cannot fetch {url}: {str(error) or repr(error)}") from error
 
 
 @contextmanager
@@ -175,6 +186,8 @@ def _copy_installed(name: str, entry: Dataset, folder: Path) -> None:
             source = Path(spec.origin).parent / file
             if not source.is_file():
                 raise ParamsError(f"{name}: this version of {package!r} ships no {file}")
+            if (folder / source.name).exists():
+                raise ParamsError(f"{name}: two of its files are named {source.name!r}")
             digest.update(source.read_bytes())
             shutil.copyfile(source, folder / source.name)
     if entry.sha256 not in (None, digest.hexdigest()):

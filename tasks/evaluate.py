@@ -27,7 +27,11 @@ from tasks.images import read_image
 from tasks.layout import HR_FOLDER, picture_pairs, result_file, weights_file
 from tasks.metrics import measure
 from tasks.protocol import Picture, prepare, sr_luminance, sr_picture
-from tasks.timing import OUTPUT_SIZES_PX, measure_latency
+from tasks.timing import MIN_REPEATS, OUTPUT_SIZES_PX, measure_latency
+
+# A large network takes minutes for a large picture on a CPU. The least that timing calls it.
+MAX_TIMING_S = 60.0
+_NUM_TIMED_CALLS = 1 + MIN_REPEATS
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,31 @@ def evaluate_network(
         "scale": scale,
         "test_data_sha256": data_sha256(datasets),
         "images": [asdict(row) for row in rows],
-        "latency": [
-            {"output_px": size} | asdict(measure_latency(network, about, scale, size, device))
-            for size in OUTPUT_SIZES_PX
-        ],
+        "latency": _latency(network, about, scale, device),
         "complexity": asdict(measure_complexity(architecture, scale)),
     }
+
+
+def _latency(
+    network: nn.Module, architecture: Architecture, scale: int, device: torch.device
+) -> list[dict[str, Any]]:
+    """Times by output size; a size that would take too long says so instead."""
+    rows: list[dict[str, Any]] = []
+    for size_px in OUTPUT_SIZES_PX:
+        estimate_s = _NUM_TIMED_CALLS * max((_call_s(row, size_px) for row in rows), default=0.0)
+        row: dict[str, Any] = {"output_px": size_px}
+        if estimate_s > MAX_TIMING_S:
+            row["skipped"] = f"would take {estimate_s:.0f} s, more than {MAX_TIMING_S:.0f} s"
+            print(f"{architecture.name} ×{scale}: no time for {size_px} px: {row['skipped']}")
+        else:
+            row |= asdict(measure_latency(network, architecture, scale, size_px, device))
+        rows.append(row)
+    return rows
+
+
+def _call_s(row: dict[str, Any], size_px: int) -> float:
+    """How long one call would take at a size, judged from a measured one by the area."""
+    return float(row.get("latency_ms", 0.0) / 1000 * (size_px / row["output_px"]) ** 2)
 
 
 def data_sha256(datasets: Sequence[str]) -> str:

@@ -10,8 +10,10 @@ import ast
 import hashlib
 import inspect
 import json
+import pkgutil
 import sys
 from functools import cache
+from importlib.util import resolve_name
 from pathlib import Path
 
 import models
@@ -36,7 +38,8 @@ def network_code(architecture: str) -> dict[str, str]:
     home = inspect.getmodule(models.get(architecture).build)
     assert home is not None
     names: set[str] = set()
-    waiting = [home.__name__]
+    # What makes its input belongs to it: enlargement and luminance are done while training.
+    waiting = [home.__name__, *_imports_from_models("tasks.batches")]
     while waiting:
         name = waiting.pop()
         if name not in names:
@@ -74,12 +77,23 @@ def folder_sha256(folder: Path) -> str:
 
 
 def _imports_from_models(name: str) -> list[str]:
-    """The modules of `models/` that one of them imports, but for the list of all of them."""
-    tree = ast.parse(Path(_file(name)).read_text(encoding="utf-8"))
-    imported = [
-        node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module
-    ]
-    return [other for other in imported if other.startswith("models.")]
+    """The modules of `models/` that a module imports, but for the list of all of them."""
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(Path(_file(name)).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            home = resolve_name("." * node.level + (node.module or ""), name.rpartition(".")[0])
+            # `from models import blocks` names a module, `from models.blocks import damp` does not.
+            imported |= {home, *(f"{home}.{alias.name}" for alias in node.names)}
+    return sorted(other for other in imported if _is_in_models(other))
+
+
+def _is_in_models(name: str) -> bool:
+    package, _, module = name.partition(".")
+    return package == "models" and any(
+        each.name == module for each in pkgutil.iter_modules(models.__path__)
+    )
 
 
 @cache

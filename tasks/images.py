@@ -1,5 +1,6 @@
 """Picture files in and out, for data sets: 8 bits, grey or RGB, nothing converted in silence."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def read_image(path: Path) -> Picture:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                _refuse_deep(image, path)
                 image.load()
                 return _as_uint8(image, path)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
@@ -54,9 +56,17 @@ def write_png(path: Path, picture: Picture) -> None:
         Image.fromarray(picture).save(temporary, format="PNG", compress_level=1)
 
 
+def _refuse_deep(image: Image.Image, path: Path) -> None:
+    # Pillow has no colour mode of 16 bits: of RGB;16B and the like it drops the lower 8 in silence.
+    is_deep = any(re.search(";16[BLN]", str(tile.args)) for tile in getattr(image, "tile", ()))
+    if is_deep or image.mode.startswith(("I", "F")):
+        raise ImageError(
+            f"{path} has more than the 8 bits a channel that data sets hold (mode {image.mode})"
+        )
+
+
 def _as_uint8(image: Image.Image, path: Path) -> Picture:
-    if image.mode.startswith(("I", "F")):
-        raise ImageError(f"{path} has mode {image.mode}; data sets hold 8 bits a channel")
     if image.mode in ("L", "LA", "La", "1"):
         return np.asarray(image.convert("L"))
-    return np.asarray(image.convert("RGB"))
+    # By way of RGBA, or Pillow warns of a palette with transparent colours.
+    return np.asarray(image.convert("RGBA").convert("RGB"))

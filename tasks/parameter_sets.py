@@ -20,10 +20,11 @@ def adopt(path: Path) -> None:
         ParamsError: no such file, or one that is not valid.
     """
     load_params(path)
+    adopted = path.read_bytes()  # now: `path` may be the file that the next lines overwrite
     if PARAMS_FILE.exists():
-        if PARAMS_FILE.read_bytes() == path.read_bytes():
+        if PARAMS_FILE.read_bytes() == adopted:
             return
         shutil.copyfile(PARAMS_FILE, PREVIOUS_FILE)
         print(f"{path} is now {PARAMS_FILE}; what was there is kept as {PREVIOUS_FILE}")
     with replacing_file(PARAMS_FILE) as temporary:
-        shutil.copyfile(path, temporary)
+        temporary.write_bytes(adopted)

@@ -54,8 +54,11 @@ def restore(stage: str) -> bool:
 
     with _repo() as repo:
         (found,) = repo.stage.collect(stage)
+        if not all(dependency.exists for dependency in found.deps):
+            return False
         try:
-            repo.stage_cache.restore(found)
+            with repo.lock:
+                repo.stage_cache.restore(found)
         except RunCacheNotFoundError:
             return False
         repo.commit(stage, force=True)

@@ -1,26 +1,34 @@
 """Result files -> tables and figures; pandas does the tables, nothing is computed twice.
 
-Data in: `results/*.json`, `cells/*/`. Data out, in `report/`: `summary` (one
+Data in: `results/*.json`, imported weights' too, `cells/*/`. Data out, in `report/`: `summary` (one
 row for every architecture, scale and data set), `images` (one for every
-picture) and `latency`, as CSV and Parquet; `summary.md`; figures; and
+picture), `latency` and `training` (every history), as CSV and Parquet;
+`summary.md`; `tables.md` and `tables/`, in the papers' layouts; figures; and
 `metrics.json` for `dvc metrics`.
 """
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 
 from tasks.atomic import replacing_folder, write_text
 from tasks.config import Cell, Params, load_params
+from tasks.errors import DataError
 from tasks.figures import plot_training
+from tasks.importing import published_results, row_name
 from tasks.layout import CELL_FOLDER, METRICS_FILE, REPORT_FOLDER, result_file
 from tasks.published_tables import published
+from tasks.tables import PaperTable, as_text, beside_published, markdown_table, marked, paper_tables
 
+Format = Literal["md", "csv", "latex", "json"]
 _KEYS = ["dataset", "scale", "architecture"]
+_LATEX_DIGITS = {"psnr_db": "{:.2f}".format, "ssim": "{:.4f}".format, "latency_ms": "{:.1f}".format}
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Report:
     summary: pd.DataFrame
     images: pd.DataFrame
     latency: pd.DataFrame
+    training: pd.DataFrame
 
 
 def write_report(params: Params, failures: Mapping[str, str]) -> Report:
@@ -44,7 +53,8 @@ def write_report(params: Params, failures: Mapping[str, str]) -> Report:
             table.to_csv(folder / f"{name}.csv", index=False)
             table.to_parquet(folder / f"{name}.parquet", index=False)
         write_text(folder / "summary.md", markdown(report.summary))
-        histories = {cell.name: read_history(cell) for cell in _trained(params, failures)}
+        _write_paper_tables(paper_tables(report.summary, report.latency, report.training), folder)
+        histories = {str(name): rows for name, rows in report.training.groupby("cell", sort=False)}
         if histories:
             plot_training(histories, folder / "training.png")
     write_text(METRICS_FILE, json.dumps(_metrics(report.summary), indent=1) + "\n")
@@ -59,14 +69,17 @@ def build_report(params: Params, failures: Mapping[str, str]) -> Report:
             failed.append((architecture, scale, failures[cell.name]))
         else:
             results.append(json.loads(result_file(architecture, scale).read_text("utf-8")))
+    results += _imported(params)
     images = pd.DataFrame([row for result in results for row in result["images"]])
     summary = _summary(params, results, images)
     for architecture, scale, reason in failed:
         for dataset in params.data.test:
             row = {"dataset": dataset, "scale": scale, "architecture": architecture}
             row |= {"status": "failed", "error": reason.strip().splitlines()[-1]}
+            row |= {"source": "trained"}
             summary = pd.concat([summary, pd.DataFrame([row])], ignore_index=True)
-    return Report(_beside_published(summary), images, _latency(results))
+    summary = beside_published(summary, published())
+    return Report(summary, images, _latency(results), _training(params, failures))
 
 
 def read_history(cell: Cell) -> pd.DataFrame:
@@ -75,34 +88,96 @@ def read_history(cell: Cell) -> pd.DataFrame:
 
 
 def markdown(summary: pd.DataFrame) -> str:
-    """The tables in the papers' layout: best bold, second best underlined."""
-    parts = []
-    for (dataset, scale), rows in summary.groupby(["dataset", "scale"], sort=False):
-        lines = [
-            f"### {dataset} ×{scale}",
-            "",
-            "| architecture | PSNR (dB) | SSIM | latency (ms) | parameters | published PSNR |",
-            "|---|---|---|---|---|---|",
-        ]
-        psnr, ssim = _marks(rows["psnr_db"], 2), _marks(rows["ssim"], 4)
-        for index, row in rows.iterrows():
-            if row["status"] == "failed":
-                lines.append(f"| {row['architecture']} | failed: {row['error']} | | | | |")
-                continue
-            theirs = row["published_psnr_db"]
-            lines.append(
-                f"| {row['architecture']} | {psnr[index]} | {ssim[index]}"
-                f" | {row['latency_ms']:.1f} | {row['num_parameters']:,.0f}"
-                f" | {'' if pd.isna(theirs) else f'{theirs:.2f}'} |"
+    """A table for each data set and scale: best bold, second best underlined."""
+    groups = summary.groupby(["dataset", "scale"], sort=False)
+    tables = [
+        f"### {dataset} ×{scale}\n\n{markdown_table(_cells(rows))}"
+        for (dataset, scale), rows in groups
+    ]
+    return "\n\n".join(tables) + "\n"
+
+
+def read_summary(dataset: str | None = None, scale: int | None = None) -> pd.DataFrame:
+    """The last report's summary, or its rows of one data set (in any case) and scale.
+
+    Raises:
+        DataError: no report yet, or no such rows; the message says which there are.
+    """
+    file = REPORT_FOLDER / "summary.parquet"
+    if not file.exists():
+        raise DataError("there are no tables yet; run `sisr run` first")
+    summary = pd.read_parquet(file)
+    wanted = summary["dataset"].str.lower() == (dataset or "").lower()
+    rows = summary[(wanted | (dataset is None)) & ((summary["scale"] == scale) | (scale is None))]
+    if rows.empty:
+        known = (summary["dataset"] + " ×" + summary["scale"].astype("str")).unique()
+        asked = f"{dataset or 'any data set'} ×{scale or 'any scale'}"
+        raise DataError(f"no rows of {asked}; the tables have: {', '.join(known)}")
+    return rows
+
+
+def formatted(summary: pd.DataFrame, form: Format) -> str:
+    """The summary as text: everything for programs, what a page has room for in LaTeX."""
+    first = ["architecture", "dataset", "scale", "psnr_db", "ssim", "latency_ms", "num_parameters"]
+    if form == "md":
+        return markdown(summary)
+    if form == "latex":
+        rows = summary.loc[summary["status"] == "ok", first]
+        return str(rows.to_latex(index=False, escape=True, formatters=_LATEX_DIGITS))
+    rows = summary[[*first, *summary.columns.difference(first, sort=False)]]
+    if form == "csv":
+        return str(rows.to_csv(index=False))
+    return str(rows.to_json(orient="records", indent=1)) + "\n"
+
+
+def _cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """The text of one table of `markdown`."""
+    text = {
+        "architecture": rows["architecture"],
+        "PSNR (dB)": marked(rows["psnr_db"], 2),
+        "SSIM": marked(rows["ssim"], 4),
+        "latency (ms)": as_text(rows["latency_ms"], "{:.1f}"),
+        "parameters": as_text(rows["num_parameters"], "{:,.0f}"),
+        "published PSNR": as_text(rows["published_psnr_db"], "{:.2f}"),
+        "difference": as_text(rows["difference_psnr_db"], "{:+z.2f}"),
+    }
+    if (rows["psnr_db"] - rows["psnr_db_grey_as_rgb"]).any():
+        # Papers with RGB networks measure grey pictures this way.
+        text["PSNR, grey as RGB"] = marked(rows["psnr_db_grey_as_rgb"], 2)
+    cells = pd.DataFrame(text)
+    return cells.assign(
+        **{
+            "PSNR (dB)": cells["PSNR (dB)"].mask(
+                rows["status"] == "failed", "failed: " + rows["error"]
             )
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
+        }
+    )
+
+
+def _write_paper_tables(tables: list[PaperTable], folder: Path) -> None:
+    write_text(folder / "tables.md", "\n\n".join(table.markdown() for table in tables) + "\n")
+    (folder / "tables").mkdir()
+    for table in tables:
+        table.numbers.to_csv(folder / "tables" / f"{table.name}.csv", index=False)
 
 
 def _rows(params: Params) -> Iterator[tuple[str, int, Cell | None]]:
     for scale in params.scales:
         for architecture in params.architectures:
             yield architecture, scale, params.cell_for(architecture, scale)
+
+
+def _imported(params: Params) -> list[dict[str, Any]]:
+    """The results of authors' weights, named `vdsr-published` beside our `vdsr`."""
+    results, reasons = published_results(params)
+    for reason in reasons:
+        print(reason, file=sys.stderr)
+    return [_renamed(result, row_name(result["architecture"])) for result in results]
+
+
+def _renamed(result: dict[str, Any], name: str) -> dict[str, Any]:
+    images = [image | {"architecture": name} for image in result["images"]]
+    return result | {"architecture": name, "images": images}
 
 
 def _trained(params: Params, failures: Mapping[str, str]) -> list[Cell]:
@@ -119,9 +194,11 @@ def _summary(params: Params, results: list[dict[str, Any]], images: pd.DataFrame
             {
                 "architecture": result["architecture"],
                 "scale": result["scale"],
+                "source": _source(params, result),
                 "num_parameters": result["complexity"]["num_parameters"],
                 "num_multiply_adds": result["complexity"]["num_multiply_adds"],
                 "test_data_sha256": result["test_data_sha256"],
+                **_timing_record(result["latency"][0]),
                 **_training_record(params, result["architecture"], result["scale"]),
             }
             for result in results
@@ -129,6 +206,17 @@ def _summary(params: Params, results: list[dict[str, Any]], images: pd.DataFrame
     )
     summary = summary.merge(costs, on=["architecture", "scale"], how="left")
     return summary.assign(status="ok", error="")
+
+
+def _source(params: Params, result: dict[str, Any]) -> str:
+    """Whose the row's weights are: `trained` here, `published` by an author, or none."""
+    cell = params.cell_for(result["architecture"], result["scale"])
+    return str(result.get("source", "interpolation" if cell is None else "trained"))
+
+
+def _timing_record(latency: dict[str, Any]) -> dict[str, Any]:
+    """What the row's times were taken on."""
+    return {f"timed_{name}": latency[name] for name in ("device", "num_threads", "precision")}
 
 
 def _training_record(params: Params, architecture: str, scale: int) -> dict[str, Any]:
@@ -145,18 +233,24 @@ def _training_record(params: Params, architecture: str, scale: int) -> dict[str,
     }
 
 
-def _beside_published(summary: pd.DataFrame) -> pd.DataFrame:
-    """The papers' figures beside ours, and the difference."""
-    theirs = published().dropna(subset=["psnr_db"]).drop_duplicates(_KEYS)
-    theirs = theirs.assign(dataset=theirs["dataset"].str.lower())
-    theirs = theirs.rename(columns={"psnr_db": "published_psnr_db", "ssim": "published_ssim"})
-    beside = summary.merge(
-        theirs[[*_KEYS, "published_psnr_db", "published_ssim", "source"]], on=_KEYS, how="left"
-    )
-    return beside.assign(
-        difference_psnr_db=beside["psnr_db"] - beside["published_psnr_db"],
-        difference_ssim=beside["ssim"] - beside["published_ssim"],
-    )
+def _training(params: Params, failures: Mapping[str, str]) -> pd.DataFrame:
+    """Every training's history, one under the other."""
+    histories = [
+        read_history(cell).assign(cell=cell.name, loss_function=_loss_function(params, cell))
+        for cell in _trained(params, failures)
+    ]
+    first = ["cell", "loss_function", "step", "loss", "psnr_db"]
+    if not histories:
+        return pd.DataFrame(columns=first)
+    rows = pd.concat(histories, ignore_index=True)
+    # one curve for each training: the mean over its scales
+    rows["psnr_db"] = rows.filter(like="psnr_db_x").mean(axis=1)
+    return rows[[*first, *rows.columns.difference(first, sort=False)]]
+
+
+def _loss_function(params: Params, cell: Cell) -> str:
+    recipe = params.recipe(cell.architecture)
+    return f"{recipe.loss_reduction} {recipe.loss}"
 
 
 def _latency(results: list[dict[str, Any]]) -> pd.DataFrame:
@@ -165,23 +259,9 @@ def _latency(results: list[dict[str, Any]]) -> pd.DataFrame:
             {"architecture": result["architecture"], "scale": result["scale"], **row}
             for result in results
             for row in result["latency"]
+            if "skipped" not in row
         ]
     )
-
-
-def _marks(values: "pd.Series[float]", num_digits: int) -> dict[Any, str]:
-    """Each value as text, the best bold and the second best underlined."""
-    rounded = values.round(num_digits)
-    order = sorted(rounded.dropna().unique(), reverse=True)
-    texts = {}
-    for index, value in rounded.items():
-        text = f"{value:.{num_digits}f}"
-        if order and value == order[0]:
-            text = f"**{text}**"
-        elif len(order) > 1 and value == order[1]:
-            text = f"<u>{text}</u>"
-        texts[index] = text
-    return texts
 
 
 def _metrics(summary: pd.DataFrame) -> dict[str, Any]:

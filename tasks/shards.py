@@ -3,7 +3,8 @@
 A shard is a safetensors file, so any tool can open it: tensors `lr` N×C×p×p
 and `hr` N×C×P×P (uint8, RGB, P = scale·p), and a header with the format
 version, the scale, the checksum of each tensor's bytes and, for every source
-picture, its number of patches (`sources`, in the patches' order).
+picture, its number of patches (`sources`, in the patches' order), as JSON under
+the key `sisr`.
 """
 
 import argparse
@@ -27,8 +28,11 @@ from tasks.images import read_image
 from tasks.layout import picture_pairs, shard_folder
 
 FORMAT = "sisr-patches-1"
+METADATA_KEY = "sisr"
 _MAX_HEADER_BYTES = 100 * 2**20
 _NUM_CHANNELS = 3
+# What reading a header gives that is JSON, but not that of a shard.
+_GARBLED = (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError)
 
 Patches = NDArray[np.uint8]
 
@@ -142,12 +146,14 @@ class _Writer:
         from safetensors.numpy import save_file
 
         tensors = {"lr": self._lr[: self._fill], "hr": self._hr[: self._fill]}
-        header = {
+        about = {
             "format": FORMAT,
-            "scale": str(self._scale),
-            "sources": json.dumps(self._sources),
+            "scale": self._scale,
+            "sources": self._sources,
             **{f"sha256_{name}": _sha256(tensor) for name, tensor in tensors.items()},
         }
+        # One entry: safetensors writes several in an order that differs from run to run.
+        header = {METADATA_KEY: json.dumps(about)}
         path = self._folder / f"shard-{self._num_shards:05d}.safetensors"
         with replacing_file(path) as temporary:
             save_file(tensors, temporary, metadata=header)
@@ -176,17 +182,24 @@ class Shard:
             ShardError: no shard, truncated, or another format version.
         """
         header, data_start = _read_header(path)
-        about = header.pop("__metadata__", {})
+        try:
+            return cls._from_header(path, header, data_start)
+        except _GARBLED as error:
+            raise ShardError(f"{path} is no shard: {error!r} in its header") from error
+
+    @classmethod
+    def _from_header(cls, path: Path, header: dict[str, Any], data_start: int) -> "Shard":
+        about = json.loads(header.get("__metadata__", {}).get(METADATA_KEY, "{}"))
         if about.get("format") != FORMAT:
             raise ShardError(
                 f"{path} has format {about.get('format')!r}, not {FORMAT!r}; shard it again"
             )
         lr, hr = (_map(path, header[name], data_start) for name in ("lr", "hr"))
-        sources = tuple((name, num) for name, num in json.loads(about["sources"]))
+        sources = tuple((name, num) for name, num in about["sources"])
         if not len(lr) == len(hr) == sum(num for _, num in sources):
             raise ShardError(f"{path}: its patches and its list of sources disagree")
         sums = (about["sha256_lr"], about["sha256_hr"])
-        return cls(path, int(about["scale"]), sources, lr, hr, sums)
+        return cls(path, about["scale"], sources, lr, hr, sums)
 
     def verify(self) -> None:
         """Read everything once and compare checksums.
@@ -203,10 +216,7 @@ class ShardSet:
     """All shards of one scale, read as one list of patch pairs."""
 
     def __init__(self, folder: Path) -> None:
-        files = sorted(folder.glob("shard-*.safetensors"))
-        if not files:
-            raise ShardError(f"no shards in {folder}; run the `shard` stage")
-        self.shards = [Shard.open(path) for path in files]
+        self.shards = _open_all(folder)
         for each in self.shards:
             each.verify()
 
@@ -242,10 +252,16 @@ def shard_checksums(folder: Path) -> list[str]:
     """The checksums of all patches of a scale, from the headers.
 
     Raises:
-        ShardError: a file that is no shard.
+        ShardError: no shards, or a file that is none.
     """
-    shards = (Shard.open(path) for path in sorted(folder.glob("shard-*.safetensors")))
-    return [each for one in shards for each in one.sha256]
+    return [each for one in _open_all(folder) for each in one.sha256]
+
+
+def _open_all(folder: Path) -> list[Shard]:
+    files = sorted(folder.glob("shard-*.safetensors"))
+    if not files:
+        raise ShardError(f"no shards in {folder}; run the `shard` stage")
+    return [Shard.open(path) for path in files]
 
 
 def _sha256(tensor: Patches) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tasks.errors import DownloadError
+from tasks.errors import DownloadError, ParamsError
 
 
 def download_s3(url: str, target: Path, endpoint_url: str | None) -> None:
@@ -14,6 +14,7 @@ def download_s3(url: str, target: Path, endpoint_url: str | None) -> None:
 
     Raises:
         DownloadError: no such object, no credentials, endpoint out of reach.
+        ParamsError: the endpoint is no URL.
     """
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
@@ -23,6 +24,8 @@ def download_s3(url: str, target: Path, endpoint_url: str | None) -> None:
         _client(endpoint_url).download_file(parts.netloc, parts.path.lstrip("/"), str(target))
     except (BotoCoreError, ClientError, Boto3Error) as error:
         raise DownloadError(f"cannot read {url} at {endpoint_url or 'AWS'}: {error}") from error
+    except ValueError as error:
+        raise ParamsError(f"SISR_S3_ENDPOINT_URL is wrong: {error}") from error
 
 
 def _client(endpoint_url: str | None) -> Any:

@@ -27,7 +27,7 @@ from tasks.complexity import input_shape
 OUTPUT_SIZES_PX = (256, 512, 1024)
 
 # A quick network is repeated until the median stands still, a slow one three times.
-BUDGET_S = 5.0
+BUDGET_S = 2.0
 MIN_REPEATS, MAX_REPEATS = 3, 100
 MAX_WARM_UPS = 5
 

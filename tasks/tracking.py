@@ -3,7 +3,8 @@
 Everything is read from disk (`report/`, `results/`, `cells/`), so results that
 could not be logged are logged later by the same command. One parent run for a
 benchmark, a child for every row of its tables, one registered model for every
-trained row (`srcnn-x2`). The receipt in `registry/` says as what.
+row with weights (`srcnn-x2`); imported ones are versions of the same models. The
+receipt in `registry/` says as what.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from tasks.config import CATALOGUE_FILE, PARAMS_FILE, Cell, Params, Settings, lo
 from tasks.errors import StoreError, WeightsError
 from tasks.evaluate import evaluate_network
 from tasks.figures import plot_training
+from tasks.importing import IMPORT_FILE, published_results, row_name
 from tasks.layout import CELL_FOLDER, REGISTRY_FOLDER, REPORT_FOLDER, result_file, weights_file
 from tasks.report import read_history
 from tasks.served import ServedNetwork, load, save
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "sisr"
 CHAMPION = "champion"
+# Where MLflow puts the folder `network` inside a model.
+_NETWORK_IN_MODEL = Path("data/network")
+_STORE = Path("mlflow.db")
 _BATCH = 1000
 # A small grey ramp; what the signature's free sizes stand for.
 _EXAMPLE = np.broadcast_to(np.linspace(0, 1, 24, dtype=np.float32), (1, 3, 16, 24)).copy()
@@ -55,6 +60,32 @@ class Registered:
     is_champion: bool
 
 
+@dataclass(frozen=True)
+class Version:
+    """A registered version as the store has it; `source` says whose its weights are."""
+
+    model: str
+    version: str
+    source: str
+    psnr_db: float
+    is_champion: bool
+
+    def __str__(self) -> str:
+        crown = ", champion" if self.is_champion else ""
+        return f"{self.model}/{self.version}: {self.source}, {self.psnr_db:.2f} dB{crown}"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of the tables; an interpolation has no weights, imported ones no cell."""
+
+    result: dict[str, Any]
+    name: str
+    source: str
+    weights: Path | None
+    cell: Cell | None
+
+
 def log_benchmark(params: Params, settings: Settings) -> list[Registered]:
     """Log the benchmark that lies on disk and register its weights.
 
@@ -64,18 +95,34 @@ def log_benchmark(params: Params, settings: Settings) -> list[Registered]:
     with _client(settings) as client:
         parent = _start(client, _benchmark_name(), {})
         _log_parent(client, parent, params)
-        registered = []
-        for scale in params.scales:
-            for architecture in params.architectures:
-                cell = params.cell_for(architecture, scale)
-                if result_file(architecture, scale).exists():
-                    run_id = _log_row(client, parent, params, architecture, scale)
-                    if cell is not None:
-                        registered.append(_register(client, run_id, cell, scale, "trained"))
-                    client.set_terminated(run_id)
+        rows = (*_own_rows(params), *_imported_rows(params))
+        registered = _log_rows(client, params, rows, {"mlflow.parentRunId": parent})
         client.set_terminated(parent)
         _write_receipt(parent, registered)
         return registered
+
+
+def register_imported(params: Params, settings: Settings, architecture: str) -> list[Registered]:
+    """Log and register an author's weights, which were imported and measured.
+
+    Raises:
+        StoreError: MLflow's store cannot be used.
+    """
+    rows = [row for row in _imported_rows(params) if row.result["architecture"] == architecture]
+    with _client(settings) as client:
+        return _log_rows(client, params, rows, {})
+
+
+def registered_versions(settings: Settings) -> list[Version]:
+    """Every registered version; none if the workspace has no store yet.
+
+    Raises:
+        StoreError: MLflow's store cannot be used.
+    """
+    if settings.tracking_uri is None and not _STORE.exists():
+        return []
+    with _client(settings) as client:
+        return [version for name in model_names(client) for version in _versions(client, name)]
 
 
 def load_registered(reference: str, scale: int, settings: Settings) -> ServedNetwork:
@@ -96,7 +143,7 @@ def load_registered(reference: str, scale: int, settings: Settings) -> ServedNet
         except MlflowException as error:
             known = ", ".join(model_names(client)) or "none; run `sisr run` first"
             raise WeightsError(f"no registered model {reference!r}; registered: {known}") from error
-        served = load(Path(path) / "network")
+        served = load(Path(path) / _NETWORK_IN_MODEL)
     if served.scale != scale:
         raise WeightsError(f"{reference} enlarges ×{served.scale}, not ×{scale}")
     return served
@@ -162,7 +209,7 @@ def _client(settings: Settings) -> Iterator["MlflowClient"]:
 
 def tracking_uri(settings: Settings) -> str:
     """The store of the settings, or the workspace's own SQLite file."""
-    return settings.tracking_uri or f"sqlite:///{Path('mlflow.db').absolute()}"
+    return settings.tracking_uri or f"sqlite:///{_STORE.absolute()}"
 
 
 def _experiment(client: "MlflowClient") -> str:
@@ -220,25 +267,53 @@ def _origin(params: Params) -> dict[str, str]:
     }
 
 
-def _log_row(
-    client: "MlflowClient", parent: str, params: Params, architecture: str, scale: int
-) -> str:
-    """One row of the tables as a child run; returns its id, still running."""
-    result = json.loads(result_file(architecture, scale).read_text("utf-8"))
-    cell = params.cell_for(architecture, scale)
-    tags = {
-        "mlflow.parentRunId": parent,
-        "architecture": architecture,
-        "scale": str(scale),
-        "source": "trained" if cell else "interpolation",
+def _own_rows(params: Params) -> Iterator[_Row]:
+    for scale in params.scales:
+        for architecture in params.architectures:
+            cell = params.cell_for(architecture, scale)
+            weights = weights_file(cell.name) if cell else None
+            path = result_file(architecture, scale)
+            if path.exists():
+                source = "trained" if cell else "interpolation"
+                yield _Row(json.loads(path.read_text("utf-8")), architecture, source, weights, cell)
+
+
+def _imported_rows(params: Params) -> Iterator[_Row]:
+    for result in published_results(params)[0]:
+        name, weights = row_name(result["architecture"]), weights_file(result["cell"])
+        yield _Row(result, name, "published", weights, None)
+
+
+def _log_rows(
+    client: "MlflowClient", params: Params, rows: Iterable[_Row], tags: dict[str, str]
+) -> list[Registered]:
+    """Each row as a run, its weights as a version."""
+    registered = []
+    for row in rows:
+        run_id = _log_row(client, params, row, tags)
+        if row.weights is not None:
+            registered.append(_register(client, run_id, row, row.weights))
+        client.set_terminated(run_id)
+    return registered
+
+
+def _log_row(client: "MlflowClient", params: Params, row: _Row, tags: dict[str, str]) -> str:
+    """One row of the tables as a run; returns its id, still running."""
+    result = row.result
+    tags = tags | {
+        "architecture": result["architecture"],
+        "scale": str(result["scale"]),
+        "source": row.source,
         "test_data_sha256": result["test_data_sha256"],
     }
-    run_id = _start(client, f"{architecture}-x{scale}", tags)
+    run_id = _start(client, f"{row.name}-x{result['scale']}", tags)
     _log(client, run_id, metrics=_row_metrics(result), tags=_origin(params))
     client.log_table(run_id, pd.DataFrame(result["images"]), "tables/images.json")
     client.log_table(run_id, pd.DataFrame(result["latency"]), "tables/latency.json")
-    if cell is not None:
-        _log_training(client, run_id, params, cell)
+    if row.cell is not None:
+        _log_training(client, run_id, params, row.cell)
+    if row.source == "published":
+        client.log_artifact(run_id, str(CELL_FOLDER / result["cell"] / IMPORT_FILE), "import")
     return run_id
 
 
@@ -254,7 +329,8 @@ def _row_metrics(result: dict[str, Any]) -> dict[str, float]:
         for name, value in row.items():
             metrics[f"{name}/{dataset}-x{result['scale']}"] = float(value)
     for row in result["latency"]:
-        metrics[f"latency_ms/{row['output_px']}px"] = row["latency_ms"]
+        if "skipped" not in row:
+            metrics[f"latency_ms/{row['output_px']}px"] = row["latency_ms"]
     return metrics
 
 
@@ -289,24 +365,22 @@ def _log_training(client: "MlflowClient", run_id: str, params: Params, cell: Cel
         client.log_artifact(run_id, str(figure), "training")
 
 
-def _register(
-    client: "MlflowClient", run_id: str, cell: Cell, scale: int, source: str
-) -> Registered:
+def _register(client: "MlflowClient", run_id: str, row: _Row, weights: Path) -> Registered:
     """Register a row's weights, unless they are registered already, and let them challenge."""
-    name = f"{cell.architecture}-x{scale}"
-    weights = weights_file(cell.name)
-    result = json.loads(result_file(cell.architecture, scale).read_text("utf-8"))
+    result = row.result
+    architecture, scale = result["architecture"], result["scale"]
+    name = f"{architecture}-x{scale}"
     psnr_db = float(pd.DataFrame(result["images"])["psnr_db"].mean())
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     tags = {
         "weights_sha256": digest,
-        "source": source,
+        "source": row.source,
         "test_data_sha256": result["test_data_sha256"],
         "psnr_db": repr(psnr_db),
     }
     version = _version_with(client, name, digest)
     if version is None:
-        version = _log_model(client, run_id, name, cell.architecture, scale, weights)
+        version = _log_model(client, run_id, name, architecture, scale, weights)
     for key, value in tags.items():
         client.set_model_version_tag(name, version, key, value)
     is_champion = _challenge(client, name, version, tags, result)
@@ -335,6 +409,18 @@ def _log_model(
                 registered_model_name=name,
             )
     return str(logged.registered_model_version)
+
+
+def _versions(client: "MlflowClient", name: str) -> Iterator[Version]:
+    champion = _champion(client, name)
+    for found in client.search_model_versions(f"name = '{name}'"):
+        yield Version(
+            model=name,
+            version=str(found.version),
+            source=found.tags.get("source", ""),
+            psnr_db=float(found.tags.get("psnr_db", "nan")),
+            is_champion=champion is not None and str(champion.version) == str(found.version),
+        )
 
 
 def _version_with(client: "MlflowClient", name: str, digest: str) -> str | None:
@@ -368,7 +454,7 @@ def _measure_again(
 
     with tempfile.TemporaryDirectory(prefix="sisr-") as folder:
         path = download_artifacts(f"models:/{reigning.name}/{reigning.version}", dst_path=folder)
-        served = load(Path(path) / "network")
+        served = load(Path(path) / _NETWORK_IN_MODEL)
     datasets = list(dict.fromkeys(row["dataset"] for row in result["images"]))
     again = evaluate_network(served.network, result["architecture"], served.scale, datasets)
     psnr_db = float(pd.DataFrame(again["images"])["psnr_db"].mean())

@@ -30,7 +30,7 @@ from tasks.errors import TrainingError
 from tasks.fingerprint import cell_fingerprint
 from tasks.layout import CELL_FOLDER, CHECKPOINT_FOLDER, shard_folder
 from tasks.protocol import load_pictures, mean_psnr_db
-from tasks.shards import ShardSet
+from tasks.shards import METADATA_KEY, ShardSet
 
 # Loss points of a whole training; each costs the loop its only wait for the device.
 _NUM_LOSS_POINTS = 100
@@ -107,7 +107,7 @@ class _Training:
             shards={scale: ShardSet(shard_folder(scale)) for scale in cell.scales},
             architecture=self.architecture,
             batch_size=self.recipe.batch_size,
-            patch_px=self.recipe.patch_px,
+            window_px={scale: self.recipe.window_px(scale) for scale in cell.scales},
             seed=self.seed,
             device=workplace.device,
         )
@@ -170,12 +170,10 @@ class _Training:
         state = self.networks[self.cell.scales[0]].state_dict()
         if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
             raise TrainingError(f"{self.cell.name}: weights are not finite; lower learning_rate")
-        about = {
-            "architecture": self.cell.architecture,
-            "scales": json.dumps(list(self.cell.scales)),
-        }
+        about = {"architecture": self.cell.architecture, "scales": self.cell.scales}
         tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
-        save_file(tensors, folder / "weights.safetensors", metadata=about)
+        # One entry: safetensors writes several in an order that differs from run to run.
+        save_file(tensors, folder / "weights.safetensors", {METADATA_KEY: json.dumps(about)})
         _write_csv(folder / "history.csv", self.history, self.cell.scales)
         write_text(folder / "training.json", json.dumps(self._about_training(), indent=2))
 

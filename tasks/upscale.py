@@ -104,9 +104,9 @@ def read_picture(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
-            image.load()
-            return image
+            with Image.open(path) as image:
+                image.load()
+                return image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{path} is larger than Pillow's safety limit: {error}") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
@@ -132,6 +132,9 @@ def write_picture(path: Path, image: Image.Image) -> None:
 
 def _apply(x: Tensor, network: nn.Module, architecture: Architecture, scale: int) -> Tensor:
     """One tile, N×3 or N×1 channels in 0–1."""
+    if not architecture.trainable:
+        interpolated: Tensor = network(x)  # any number of channels, each by itself
+        return interpolated
     is_grey = x.shape[1] == 1
     if architecture.channels == "rgb":
         rgb = x.expand(-1, 3, -1, -1)

@@ -1,0 +1,116 @@
+"""On a real DVC repository of three tiny stages."""
+
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from tasks import pipeline
+from tasks.errors import ParamsError, StoreError
+
+DAG = """
+stages:
+  number:
+    cmd: echo the function is called instead
+    params: [number]
+    outs: [number.txt]
+  square:
+    matrix:
+      of: ${names}
+    cmd: echo the function is called instead
+    deps: [number.txt]
+    params: ["names.${item.of}"]
+    outs: ["square-${item.of}.txt"]
+  sum:
+    cmd: echo the function is called instead
+    deps: [square-a.txt, square-b.txt]
+    outs: [sum.txt]
+"""
+
+
+def write_params(number: int, a: int = 1, b: int = 1) -> None:
+    Path("params.yaml").write_text(f"number: {number}\nnames: {{a: {a}, b: {b}}}\n")
+
+
+def make_all(number: int) -> list[str]:
+    """Run what is stale, as the flow does, and return it in its order."""
+    made = []
+    while stale := list(pipeline.stale_stages()):
+        stage = stale[0]
+        if pipeline.restore(stage):
+            continue
+        outputs = {"number": "number.txt", "sum": "sum.txt"}
+        output = outputs.get(stage) or f"square-{stage[-1]}.txt"
+        Path(output).write_text(f"{stage} {number}")
+        pipeline.record(stage)
+        made.append(stage)
+    return made
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Repo.init(no_scm=True).close()
+    Path("dvc.yaml").write_text(DAG)
+    write_params(3)
+
+
+@pytest.mark.usefixtures("repository")
+class TestPipeline:
+    def test_stages_come_in_the_order_of_the_dag(self) -> None:
+        names = pipeline.stage_names()
+        assert names[0] == "number"
+        assert set(names[1:3]) == {"square@a", "square@b"}
+        assert names[3] == "sum"
+
+    def test_everything_is_made_once(self) -> None:
+        assert make_all(3) == ["number", "square@a", "square@b", "sum"]
+        assert make_all(3) == []
+
+    def test_a_change_makes_stale_what_depends_on_it(self) -> None:
+        make_all(3)
+        write_params(3, b=2)
+
+        assert pipeline.stale_stages() == {
+            "square@b": "changed deps: params.yaml (names.b)",
+        }
+        # The square's new text is the old one, so the sum stays.
+        assert make_all(3) == ["square@b"]
+
+    def test_what_was_made_before_is_restored(self) -> None:
+        make_all(3)
+        write_params(4)
+        assert make_all(4) == ["number", "square@a", "square@b", "sum"]
+        write_params(3)
+
+        assert make_all(4) == []
+        assert Path("number.txt").read_text() == "number 3"
+        assert Path("sum.txt").read_text() == "sum 3"
+
+    def test_a_deleted_output_is_restored(self) -> None:
+        make_all(3)
+        Path("sum.txt").unlink()
+
+        assert make_all(4) == []
+        assert Path("sum.txt").read_text() == "sum 3"
+
+    def test_a_missing_output_is_no_record(self) -> None:
+        with pytest.raises(StoreError, match=r"number\.txt"):
+            pipeline.record("number")
+
+
+def test_no_repository_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(StoreError, match="DVC: you are not inside of a DVC repository"):
+        pipeline.stale_stages()
+
+
+def test_a_file_that_changes_during_the_run_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("seed: 1")
+
+    with pytest.raises(ParamsError, match="changed during the run"), pipeline.unchanged(file):
+        file.write_text("seed: 2")
+    with pipeline.unchanged(file):
+        pass

@@ -1,0 +1,245 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from flows.cli import app
+from tasks.config import Params
+from tasks.errors import DataError
+from tasks.report import formatted, markdown, read_summary, write_report
+from tests.conftest import REPOSITORY, Workspace
+
+# architecture -> picture -> PSNR, and with grey as RGB
+PSNRS_DB = {
+    "nearest": {"bridge.png": (28.0, 28.0), "clock.png": (30.0, 31.0)},
+    "bicubic": {"bridge.png": (30.0, 30.0), "clock.png": (33.0, 34.5)},
+    "cnn_small": {"bridge.png": (31.0, 31.0), "clock.png": (33.0, 34.0)},
+    "srcnn": {"bridge.png": (31.0, 31.0), "clock.png": (34.0, 35.0)},
+}
+
+
+def result(architecture: str) -> dict[str, Any]:
+    about = {"architecture": architecture, "scale": 2}
+    return {
+        **about,
+        "test_data_sha256": "0123456789abcdef",
+        "images": [
+            {
+                **about,
+                "dataset": "tiny_test",
+                "image": image,
+                "psnr_db": psnr_db,
+                "ssim": psnr_db / 100,
+                "psnr_db_grey_as_rgb": as_rgb_db,
+                "ssim_grey_as_rgb": as_rgb_db / 100,
+                "latency_ms": latency_ms,
+            }
+            for (image, (psnr_db, as_rgb_db)), latency_ms in zip(
+                PSNRS_DB[architecture].items(), (2.0, 5.0), strict=True
+            )
+        ],
+        "latency": [
+            {
+                "output_px": size,
+                "latency_ms": 1.5,
+                "latency_p25_ms": 1.4,
+                "latency_p75_ms": 1.7,
+                "num_repeats": 100,
+                "peak_memory_mib": 12.5,
+                "input_px": size // 2,
+                "device": "Abacus",
+                "num_threads": 2,
+                "precision": "fp32",
+            }
+            for size in (256, 512, 1024)
+        ],
+        "complexity": {"num_parameters": 1234, "num_multiply_adds": 56789},
+    }
+
+
+def write_cell(name: str, losses: list[float], psnrs_db: list[float | None]) -> None:
+    folder = Path("cells") / name
+    folder.mkdir(parents=True)
+    record = {"num_steps": 6, "seconds": 4.5, "device": "Abacus", "precision": "fp32"}
+    (folder / "training.json").write_text(json.dumps(record))
+    history = {"step": [3, 6], "loss": losses, "psnr_db_x2": psnrs_db}
+    pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
+
+
+@pytest.fixture
+def params(workspace: Workspace) -> Params:
+    Path("results").mkdir()
+    for architecture in PSNRS_DB:
+        Path(f"results/{architecture}-x2.json").write_text(json.dumps(result(architecture)))
+    write_cell("cnn_small-x2", [0.2, 0.1], [None, 32.0])
+    write_cell("srcnn-x2", [0.4, 0.3], [30.0, 31.0])
+    return workspace.write_params()
+
+
+def test_summary(params: Params) -> None:
+    summary = write_report(params, failures={}).summary.set_index("architecture")
+    assert summary["psnr_db"].to_dict() == {
+        "nearest": 29.0,
+        "bicubic": 31.5,
+        "cnn_small": 32.0,
+        "srcnn": 32.5,
+    }
+    assert summary["psnr_db_grey_as_rgb"].tolist() == [29.5, 32.25, 32.5, 33.0]
+    assert summary.loc["srcnn", "ssim"] == pytest.approx(0.325)
+    assert set(summary["latency_ms"]) == {3.5}
+    assert set(summary["num_images"]) == {2}
+    assert summary["train_s"].tolist() == [0.0, 0.0, 4.5, 4.5]
+    machine = summary.loc["bicubic", ["timed_device", "timed_num_threads", "timed_precision"]]
+    assert machine.tolist() == ["Abacus", 2, "fp32"]
+
+
+@pytest.mark.parametrize("name", ["summary", "images", "latency", "training"])
+def test_every_table_is_written_twice(params: Params, name: str) -> None:
+    table = getattr(write_report(params, failures={}), name)
+    parquet = pd.read_parquet(f"report/{name}.parquet")
+    pd.testing.assert_frame_equal(parquet, table)
+    csv = pd.read_csv(f"report/{name}.csv", keep_default_na=False)
+    assert csv.columns.tolist() == table.columns.tolist()
+    assert len(csv) == len(table)
+
+
+def test_one_row_for_each_picture(params: Params) -> None:
+    images = write_report(params, failures={}).images.set_index(["architecture", "image"])
+    assert len(images) == 8
+    assert images.loc[("bicubic", "clock.png"), "psnr_db"] == 33.0
+    assert images.loc[("bicubic", "clock.png"), "psnr_db_grey_as_rgb"] == 34.5
+
+
+def test_latency_says_what_it_depends_on(params: Params) -> None:
+    latency = write_report(params, failures={}).latency
+    assert latency["output_px"].tolist() == [256, 512, 1024] * 4
+    needed = {"latency_p25_ms", "latency_p75_ms", "peak_memory_mib", "device", "num_threads"}
+    assert needed | {"precision"} <= set(latency.columns)
+
+
+def test_every_history_stands_in_one_table(params: Params) -> None:
+    training = write_report(params, failures={}).training
+    assert training["cell"].tolist() == ["cnn_small-x2"] * 2 + ["srcnn-x2"] * 2
+    assert training["loss"].tolist() == [0.2, 0.1, 0.4, 0.3]
+    assert training["psnr_db"].fillna(0).tolist() == [0, 32.0, 30.0, 31.0]
+    assert training["loss_function"].unique().tolist() == ["mean mse", "mean l1"]
+    assert Path("report/training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_trainings(workspace: Workspace, params: Params) -> None:
+    training = write_report(workspace.write_params(trained={}), failures={}).training
+    assert training.empty
+    header = "cell,loss_function,step,loss,psnr_db"
+    assert Path("report/training.csv").read_text().splitlines() == [header]
+    assert not Path("report/training.png").exists()
+
+
+def test_metrics_file(params: Params) -> None:
+    write_report(params, failures={})
+    metrics = json.loads(Path("metrics.json").read_text())
+    assert metrics["tiny_test"]["x2"]["bicubic"] == {"psnr_db": 31.5, "ssim": 0.315}
+    assert list(metrics["tiny_test"]["x2"]) == list(PSNRS_DB)
+
+
+def test_paper_tables_are_written(params: Params) -> None:
+    write_report(params, failures={})
+    files = {path.stem for path in Path("report/tables").iterdir()}
+    assert files == {"lesrcnn_running_time_s", "lesrcnn_complexity", "four_cnns"}
+    page = Path("report/tables.md").read_text()
+    assert page.count("\n## ") + page.startswith("## ") == 3
+    four = pd.read_csv("report/tables/four_cnns.csv").set_index("architecture")
+    assert four.loc["cnn_small", ["training_loss", "validation_psnr_db"]].tolist() == [0.1, 32.0]
+
+
+def test_markdown(params: Params) -> None:
+    lines = markdown(write_report(params, failures={}).summary).splitlines()
+    assert lines[0] == "### tiny_test ×2"
+    # the grey picture has two conventions, so the second is shown under its name
+    assert lines[2].endswith(" | PSNR, grey as RGB |")
+    assert lines[-1].startswith("| srcnn | **32.50** | **0.3250** | 3.5 | 1,234 |")
+    assert lines[-2].startswith("| cnn_small | <u>32.00</u> | <u>0.3200</u> |")
+
+
+def test_colour_pictures_have_one_convention(params: Params) -> None:
+    summary = write_report(params, failures={}).summary
+    summary = summary.assign(psnr_db_grey_as_rgb=summary["psnr_db"])
+    assert "grey" not in markdown(summary)
+
+
+def test_a_failed_cell_is_a_failed_row(params: Params) -> None:
+    Path("results/srcnn-x2.json").unlink()
+    report = write_report(params, failures={"srcnn-x2": "first line\nout of memory"})
+    last = report.summary.iloc[-1]
+    assert last[["architecture", "status", "error"]].tolist() == [
+        "srcnn",
+        "failed",
+        "out of memory",
+    ]
+    assert "| srcnn | failed: out of memory |  |" in markdown(report.summary)
+    assert "srcnn" not in json.loads(Path("metrics.json").read_text())["tiny_test"]["x2"]
+    assert report.training["cell"].unique().tolist() == ["cnn_small-x2"]
+
+
+def test_a_missing_row_is_an_error(params: Params) -> None:
+    Path("results/bicubic-x2.json").unlink()
+    with pytest.raises(FileNotFoundError, match="bicubic-x2"):
+        write_report(params, failures={})
+
+
+def test_reading_some_rows(params: Params) -> None:
+    write_report(params, failures={})
+    assert len(read_summary()) == 4
+    assert len(read_summary("Tiny_Test", 2)) == 4
+    with pytest.raises(DataError, match=r"no rows of Set5 ×any scale; .* have: tiny_test ×2"):
+        read_summary("Set5")
+    with pytest.raises(DataError, match="×3"):
+        read_summary(scale=3)
+
+
+def test_no_report_yet(workspace: Workspace) -> None:
+    with pytest.raises(DataError, match="sisr run"):
+        read_summary()
+
+
+def test_formats(params: Params) -> None:
+    summary = write_report(params, failures={}).summary
+    assert formatted(summary, "md") == markdown(summary)
+    lines = formatted(summary, "csv").splitlines()
+    first = "architecture,dataset,scale,psnr_db,ssim,latency_ms,num_parameters,"
+    assert lines[0].startswith(first)
+    assert lines[2].startswith("bicubic,tiny_test,2,31.5,0.315,3.5,1234,")
+    rows = json.loads(formatted(summary, "json"))
+    assert [each["psnr_db"] for each in rows] == [29.0, 31.5, 32.0, 32.5]
+    latex = formatted(summary, "latex")
+    assert r"bicubic & tiny\_test & 2 & 31.50 & 0.3150 & 3.5 & 1234 \\" in latex
+
+
+def test_the_table_command(params: Params) -> None:
+    write_report(params, failures={})
+    run = CliRunner().invoke(
+        app, ["table", "--dataset", "tiny_test", "--scale", "2", "--format", "csv"]
+    )
+    assert run.exit_code == 0
+    assert run.output.splitlines()[2].startswith("bicubic,tiny_test,2,31.5,0.315,3.5,1234,")
+    printed = CliRunner().invoke(app, ["table"])
+    assert "tiny_test ×2" in printed.output
+    assert "srcnn" in printed.output
+    assert CliRunner().invoke(app, ["table", "--format", "xml"]).exit_code == 2
+    assert isinstance(CliRunner().invoke(app, ["table", "--scale", "3"]).exception, DataError)
+
+
+def test_dvc_plots_what_the_report_writes(params: Params) -> None:
+    write_report(params, failures={})
+    columns = {
+        file.as_posix(): set(pd.read_csv(file).columns) for file in Path("report").glob("*.csv")
+    }
+    for plot in YAML(typ="safe").load(Path("dvc.yaml"))["plots"]:
+        ((_, about),) = plot.items()
+        ((file, y),) = about["y"].items()
+        assert {about["x"], y} <= columns[file]
+        template = json.loads((REPOSITORY / f".dvc/plots/{about['template']}.json").read_text())
+        assert template["data"] == {"values": "<DVC_METRIC_DATA>"}

@@ -1,0 +1,146 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import models
+from models.interpolation import enlarge
+from tasks.color import rgb_to_ycbcr_f64, ycbcr_to_rgb_f64
+from tasks.errors import ImageError
+from tasks.upscale import read_picture, super_resolve, upscale, write_picture
+
+# One of each kind: luminance or RGB, enlarged input or LR, and no parameters at all.
+KINDS = ["srcnn", "vdsr_5", "cnn_small", "lesrcnn", "bicubic", "lanczos"]
+
+
+def network(name: str, scale: int = 2) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return models.create(name, scale)
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+@pytest.mark.parametrize("name", KINDS)
+def test_tiles_give_the_answer_of_the_whole_picture(name: str, scale: int) -> None:
+    rgb = torch.rand(1, 3, 75, 62, generator=torch.Generator().manual_seed(1))
+    built, about = network(name, scale), models.get(name)
+
+    whole = super_resolve(rgb, built, about, scale, tile_px=1000)
+    tiled = super_resolve(rgb, built, about, scale, tile_px=24)
+
+    assert whole.shape == (1, 3, 75 * scale, 62 * scale)
+    torch.testing.assert_close(tiled, whole, atol=2e-6, rtol=0)
+
+
+def test_a_luminance_network_leaves_cb_and_cr_bicubic() -> None:
+    """Against the long way round: RGB -> YCbCr, each channel by itself, and back."""
+    rgb = np.random.default_rng(2).uniform(0, 1, (1, 3, 20, 24))
+    srcnn = network("srcnn").double()
+    ycbcr = rgb_to_ycbcr_f64(rgb[0].transpose(1, 2, 0) * 255) / 255
+    bicubic = enlarge(torch.from_numpy(ycbcr.transpose(2, 0, 1).copy())[None], 2)
+    with torch.inference_mode():
+        bicubic[:, :1] = srcnn(bicubic[:, :1])
+    expected = ycbcr_to_rgb_f64(bicubic[0].numpy().transpose(1, 2, 0) * 255) / 255
+
+    sr = super_resolve(torch.from_numpy(rgb), srcnn, models.get("srcnn"), 2)
+
+    np.testing.assert_allclose(sr[0].numpy().transpose(1, 2, 0), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("RGB", "RGB"),
+        ("L", "L"),
+        ("1", "L"),
+        ("P", "RGB"),
+        ("RGBA", "RGBA"),
+        ("LA", "LA"),
+        ("CMYK", "RGB"),
+        ("I;16", "I;16"),
+    ],
+)
+@pytest.mark.parametrize("name", ["cnn_small", "srcnn", "nearest"])
+def test_every_kind_of_picture_is_enlarged(
+    name: str, mode: str, expected: str, make_photograph: Callable[..., np.ndarray]
+) -> None:
+    rgb = Image.fromarray(make_photograph(13, 17, colour=True, seed=3))
+    image = rgb.convert("L").convert(mode) if mode == "I;16" else rgb.convert(mode)
+
+    enlarged = upscale(image, network(name), models.get(name), 2)
+
+    assert (enlarged.mode, enlarged.size) == (expected, (34, 26))
+
+
+def test_nearest_repeats_pixels_in_every_channel(
+    make_photograph: Callable[..., np.ndarray],
+) -> None:
+    rgb = make_photograph(9, 11, colour=True, seed=4)
+
+    enlarged = upscale(Image.fromarray(rgb), network("nearest", 3), models.get("nearest"), 3)
+
+    assert np.array_equal(np.asarray(enlarged), rgb.repeat(3, axis=0).repeat(3, axis=1))
+
+
+def test_sixteen_bits_stay_sixteen_bits() -> None:
+    levels = np.full((8, 8), 12345, np.uint16)
+
+    enlarged = upscale(Image.fromarray(levels), network("bicubic"), models.get("bicubic"), 2)
+
+    # 12345 is 48.04 in 8 bits: only 16-bit arithmetic gives it back.
+    assert np.array_equal(np.asarray(enlarged), np.full((16, 16), 12345))
+
+
+def test_transparency_is_kept() -> None:
+    rgba = np.zeros((8, 8, 4), np.uint8)
+    rgba[..., 3] = 200
+    rgba[:, :4, 3] = 0
+
+    enlarged = np.asarray(
+        upscale(Image.fromarray(rgba), network("bicubic"), models.get("bicubic"), 2)
+    )
+
+    assert np.all(enlarged[:, :3, 3] == 0)
+    assert np.all(enlarged[:, -3:, 3] == 200)
+
+
+def test_the_cameras_orientation_is_applied() -> None:
+    image = Image.fromarray(np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    turned = _through_png(image, exif)
+
+    enlarged = upscale(turned, network("nearest"), models.get("nearest"), 2)
+
+    assert enlarged.size == (4, 6)
+
+
+def _through_png(image: Image.Image, exif: Image.Exif) -> Image.Image:
+    import io
+
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", exif=exif)
+    return Image.open(io.BytesIO(buffer.getvalue()))
+
+
+def test_a_truncated_picture_is_refused(
+    tmp_path: Path, make_photograph: Callable[..., np.ndarray]
+) -> None:
+    path = tmp_path / "half.png"
+    Image.fromarray(make_photograph(40, 40, colour=True, seed=5)).save(path)
+    path.write_bytes(path.read_bytes()[:-500])
+
+    with pytest.raises(ImageError, match=r"half\.png is corrupt, truncated or no picture"):
+        read_picture(path)
+
+
+def test_a_format_that_cannot_hold_the_picture_is_refused(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (4, 4))
+
+    with pytest.raises(ImageError, match=r"cannot write .*out\.jpg as JPEG.*use \.png"):
+        write_picture(tmp_path / "out.jpg", image)
+    with pytest.raises(ImageError, match=r"unknown suffix; use \.png"):
+        write_picture(tmp_path / "out.xyz", image)
+    assert not list(tmp_path.iterdir())
