@@ -79,12 +79,13 @@ class Workspace:
 
     def write_params(self, **changes: Any) -> Params:
         """Write params.yaml with some of its top-level values replaced, and return it."""
-        values = _params_values(changes)
+        values = params_values_with(changes)
         dump_yaml(values, self.path / "params.yaml")
         return _params(values)
 
 
-def _params_values(changes: dict[str, Any]) -> dict[str, Any]:
+def params_values_with(changes: dict[str, Any]) -> dict[str, Any]:
+    """The workspace's parameters as plain values, some top-level ones replaced."""
     return copy.deepcopy(_PARAMS) | copy.deepcopy(changes)
 
 
@@ -126,13 +127,13 @@ def make_photograph() -> Callable[..., np.ndarray]:
 @pytest.fixture
 def make_params() -> Callable[..., Params]:
     """`make_params(scales=[2, 3], …)`: the workspace's parameters, some top-level ones replaced."""
-    return lambda **changes: _params(_params_values(changes))
+    return lambda **changes: _params(params_values_with(changes))
 
 
 @pytest.fixture
 def params_values() -> dict[str, Any]:
     """The workspace's parameters as plain values, to be changed freely."""
-    return _params_values({})
+    return params_values_with({})
 
 
 def make_workspace(root: Path) -> Workspace:

@@ -1,4 +1,4 @@
-"""The flow on the real engines: a local Ray, a DVC repository, a SQLite MLflow, Prefect's server."""
+"""The flow on the real engines: Ray, a DVC repository, a SQLite MLflow, Prefect's server."""
 
 import contextlib
 import hashlib
@@ -21,7 +21,7 @@ from tasks.errors import CellsFailed, StoreError
 from tasks.layout import METRICS_FILE, REGISTRY_FOLDER, REPORT_FOLDER, weights_file
 from tasks.tracking import load_registered
 from tasks.train import train_cell
-from tests.conftest import REPOSITORY, Workspace, make_workspace
+from tests.conftest import REPOSITORY, Workspace, make_workspace, params_values_with
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -151,10 +151,7 @@ def test_one_changed_rate_retrains_that_architecture_and_nothing_else(
     finished: Workspace,
 ) -> None:
     before = {name: weights_sha256(name) for name in ("srcnn-x2", "cnn_small-x2")}
-    trained = {
-        name: recipe.model_dump(mode="json", exclude_none=True)
-        for name, recipe in load_params().trained.items()
-    }
+    trained = params_values_with({})["trained"]
     trained["cnn_small"]["learning_rate"] = 0.001
     finished.write_params(trained=trained)
 
@@ -174,10 +171,7 @@ def test_one_changed_rate_retrains_that_architecture_and_nothing_else(
 
 
 def test_a_cell_that_fails_is_a_failed_row_and_the_others_finish(finished: Workspace) -> None:
-    trained = {
-        name: recipe.model_dump(mode="json", exclude_none=True)
-        for name, recipe in load_params().trained.items()
-    }
+    trained = params_values_with({})["trained"]
     trained["cnn_small"]["learning_rate"] = 1e30
     trained["srcnn"]["learning_rate"] = 0.0005
     finished.write_params(trained=trained)
