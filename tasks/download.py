@@ -99,11 +99,19 @@ def _cached_archive(name: str, url: str, entry: Dataset, settings: Settings) -> 
     # The cache key holds the promise: another checksum or place is another file.
     key = hashlib.sha256(f"{url}\n{entry.sha256}".encode()).hexdigest()[:12]
     archive = settings.archive_cache / f"{name}-{entry.sha256 or key}"
-    if archive.exists():
+    if archive.exists() and _is_current(archive, url, entry.sha256):
         return archive
     with replacing_file(archive) as temporary:
         _verify(name, url, fetch_file(name, url, temporary, settings), entry.sha256)
     return archive
+
+
+def _is_current(archive: Path, url: str, expected: str | None) -> bool:
+    """Whether a cached archive is still what its URL promises."""
+    if expected is not None:
+        return _sha256(archive) == expected
+    # A file of this machine may change under its name; a URL is taken at its word.
+    return _local_path(url) is None
 
 
 def fetch_file(name: str, url: str, target: Path, settings: Settings) -> str:
@@ -116,7 +124,11 @@ def fetch_file(name: str, url: str, target: Path, settings: Settings) -> str:
         DownloadError: out of reach.
     """
     _fetch(name, url, target, settings)
-    with target.open("rb") as opened:
+    return _sha256(target)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 

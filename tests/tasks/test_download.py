@@ -544,3 +544,30 @@ def test_the_catalogue_is_read_from_the_workspace(workspace: Workspace, server: 
     assert contents(workspace.path / "data/hr/test/tiny_test") == {"a.png": PNG}
     # The cache lies in the workspace, out of the way of what a run makes.
     assert (workspace.path / ".sisr" / "archives" / f"tiny_test-{ZIP_SHA256}").exists()
+
+
+def test_a_damaged_archive_in_the_cache_is_fetched_again(tmp_path: Path) -> None:
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("a.png", b"pixels")
+    entry = Dataset(url=str(archive), sha256=hashlib.sha256(archive.read_bytes()).hexdigest())
+    settings = Settings(archive_cache=tmp_path / "cache")
+    (tmp_path / "out").mkdir()
+    fetch_dataset("set", entry, tmp_path / "out", settings)
+    (cached,) = (tmp_path / "cache").iterdir()
+    cached.write_bytes(b"damaged")
+
+    fetch_dataset("set", entry, tmp_path / "out", settings)
+
+    assert cached.read_bytes() == archive.read_bytes()
+
+
+def test_an_unpinned_archive_of_this_machine_may_change(tmp_path: Path) -> None:
+    archive, settings = tmp_path / "set.zip", Settings(archive_cache=tmp_path / "cache")
+    for text in (b"first", b"second"):
+        with zipfile.ZipFile(archive, "w") as opened:
+            opened.writestr("a.png", text)
+        out = tmp_path / text.decode()
+        out.mkdir()
+        fetch_dataset("set", Dataset(url=str(archive)), out, settings)
+        assert (out / "a.png").read_bytes() == text
