@@ -8,7 +8,7 @@ import sys
 import pytest
 from safetensors.torch import load_file
 
-from tests.conftest import REPOSITORY, Workspace
+from tests.conftest import REPOSITORY, Workspace, dump_yaml, params_values_with
 
 GUIDE = REPOSITORY / "docs" / "architectures.md"
 
@@ -49,7 +49,9 @@ def toy(workspace: Workspace) -> Workspace:
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(source.read_bytes())
     (workspace.path / "models/toy.py").write_text(block("models/toy.py"), "utf-8")
-    workspace.write_params(trained=YAML(typ="safe", pure=True).load(block("params.yaml")))
+    entry = YAML(typ="safe", pure=True).load(block("params.yaml"))
+    # Not checked here: this process does not know the new file.
+    dump_yaml(params_values_with({"trained": entry}), workspace.path / "params.yaml")
     return workspace
 
 

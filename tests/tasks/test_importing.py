@@ -236,7 +236,8 @@ def test_a_malicious_file_is_refused_and_the_import_before_it_stays(
     else:
         saved({"input.weight": Touch(victim)}, path)
 
-    with pytest.raises(WeightsError, match=f"{path}: refused.*pathlib.*nothing was executed"):
+    refusal = f"{path}: refused.*(pathlib|getattr).*nothing was executed"
+    with pytest.raises(WeightsError, match=refusal):
         import_(params, "vdsr", path)
 
     assert not victim.exists()
@@ -256,7 +257,7 @@ def test_a_malicious_file_is_refused_and_the_import_before_it_stays(
         ("vdsr", "vdsr.pth", (4,), ParamsError, r"scales \[4\], params.yaml has \[2, 3\]"),
     ],
 )
-def test_what_cannot_be_imported_is_said(
+def test_what_cannot_be_imported_is_said(  # noqa: PLR0917 - one column of the table each
     params: Params,
     tmp_path: Path,
     architecture: str,
