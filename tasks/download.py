@@ -22,6 +22,7 @@ from tasks.config import (
     ROLES,
     Dataset,
     Params,
+    Role,
     Settings,
     dataset,
     load_catalogue,
@@ -54,7 +55,7 @@ def download(params: Params, catalogue: dict[str, Dataset], settings: Settings) 
                 smallest_px = (
                     params.shards.patch_px if role == "train" else _smallest_test_px(params)
                 )
-                _check_pictures(name, target, smallest_px)
+                _check_pictures(role, name, target, smallest_px)
     _check_leaks()
 
 
@@ -214,13 +215,14 @@ def _smallest_test_px(params: Params) -> int:
     return max(11 + 3 * scale for scale in params.scales)
 
 
-def _check_pictures(name: str, folder: Path, smallest_px: int) -> None:
+def _check_pictures(role: Role, name: str, folder: Path, smallest_px: int) -> None:
     for path in list_images(folder):
         height_px, width_px = read_image(path).shape[:2]
         if min(height_px, width_px) < smallest_px:
+            way_out = "lower shards.patch_px or leave" if role == "train" else "leave"
             raise ImageError(
                 f"{name}: {path.name} is {width_px}×{height_px}, smaller than {smallest_px} pixels;"
-                " lower shards.patch_px or leave the picture out"
+                f" {way_out} the picture out"
             )
 
 

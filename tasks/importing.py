@@ -182,7 +182,8 @@ def _states(
         except WeightsError as error:
             refusals.append(str(error))
     if not states or (scales and refusals):
-        raise WeightsError("\n".join(dict.fromkeys(refusals)))
+        # the scales of a network with one set of weights all say the same
+        raise WeightsError("\n".join(refusals[:1] if about.multi_scale else refusals))
     if len(states) > 1 and not (scales or about.multi_scale):
         fitting = ", ".join(f"×{scale}" for scale in states)
         raise WeightsError(
