@@ -204,15 +204,19 @@ def ui(
 @app.command()
 def serve(
     cron: Annotated[str, typer.Option(help="When to run, e.g. '0 3 * * *'.")],
+    port: Annotated[int, typer.Option(help="Port of the Prefect server that schedules.")] = 4200,
 ) -> None:
-    """Run the benchmark on a schedule until Ctrl-C.
+    """Run the benchmark on a schedule until Ctrl-C; Prefect's pages are on 127.0.0.1 meanwhile.
 
     Example: `sisr serve --cron "0 3 * * *"`
     """
     make_prefect_home()
-    from flows.benchmark import benchmark
+    from flows.pages import prefect_server
 
-    benchmark.serve(name="benchmark", cron=cron, limit=1)
+    with prefect_server(port):
+        from flows.benchmark import benchmark
+
+        benchmark.serve(name="benchmark", cron=cron, limit=1)
 
 
 def _print_tables(dataset: str | None = None, scale: int | None = None) -> None:

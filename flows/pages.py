@@ -1,10 +1,13 @@
 """MLflow's and Prefect's own pages, for this workspace."""
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tasks.config import Settings
 from tasks.errors import StoreError
@@ -12,6 +15,7 @@ from tasks.tracking import tracking_uri
 
 HOST = "127.0.0.1"
 _POLL_S = 1.0
+_START_TIMEOUT_S = 120.0
 
 
 def serve_pages(mlflow_port: int, prefect_port: int) -> None:
@@ -41,6 +45,48 @@ def serve_pages(mlflow_port: int, prefect_port: int) -> None:
             server.terminate()
         for server in servers:
             server.wait()
+
+
+@contextmanager
+def prefect_server(port: int) -> Iterator[None]:
+    """A Prefect server for the time of the block: without one nothing is ever scheduled.
+
+    A server that PREFECT_API_URL names already is used as it is. Call this
+    before Prefect is imported.
+
+    Raises:
+        StoreError: the port is taken, or the server ended or did not answer.
+    """
+    if "PREFECT_API_URL" in os.environ:
+        yield
+        return
+    _check_free(port)
+    command = [sys.executable, "-m", "prefect", "server", "start", *_address(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        url = f"http://{HOST}:{port}/api"
+        _wait_until_healthy(server, f"{url}/health")
+        os.environ["PREFECT_API_URL"] = url
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _wait_until_healthy(server: "subprocess.Popen[bytes]", url: str) -> None:
+    import httpx
+
+    end_s = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < end_s:
+        if server.poll() is not None:
+            raise StoreError("Prefect's server ended by itself; its message is above")
+        try:
+            if httpx.get(url).is_success:
+                return
+        except httpx.TransportError:
+            pass  # not listening yet
+        time.sleep(_POLL_S)
+    raise StoreError(f"Prefect's server did not answer at {url} within {_START_TIMEOUT_S:.0f} s")
 
 
 def _address(port: int) -> list[str]:
