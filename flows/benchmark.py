@@ -34,7 +34,7 @@ from tasks.config import (
 from tasks.degrade import degrade
 from tasks.dispatch import Cluster, cluster
 from tasks.download import download
-from tasks.errors import CellsFailed, DownloadError, SisrError
+from tasks.errors import CellsFailed, DownloadError, ParamsError, SisrError
 from tasks.evaluate import evaluate
 from tasks.fingerprint import write_fingerprints
 from tasks.report import Report, markdown, write_report
@@ -132,7 +132,7 @@ def _run_data_stages(params: Params, settings: Settings, board: Board) -> None:
                     degrade_task(scale=int(item))
                 case "shard":
                     shard_task(params.data.train, scale=int(item), shape=params.shards)
-            pipeline.record(stage)
+            _record(params, stage)
 
 
 def _train(params: Params, settings: Settings, board: Board) -> dict[str, str]:
@@ -148,7 +148,7 @@ def _train(params: Params, settings: Settings, board: Board) -> dict[str, str]:
             cell = futures[future]
             reason = _failure(future)
             if reason is None:
-                pipeline.record(stages[cell])
+                _record(params, stages[cell])
                 board.finish(cell.name, "trained")
             else:
                 failures[cell.name] = reason
@@ -169,7 +169,7 @@ def _evaluate(params: Params, failures: dict[str, str], board: Board) -> dict[st
             params, architecture=architecture, scale=int(scale), return_state=True
         )
         if state.is_completed():
-            pipeline.record(stage)
+            _record(params, stage)
         else:
             name = cell.name if cell else architecture
             failed[name] = str(state.result(raise_on_failure=False))
@@ -184,7 +184,7 @@ def _report(params: Params, failures: dict[str, str], board: Board) -> Report | 
     report: Report = report_task(params, failures)
     if not failures:
         # With a failed cell the tables are whole, but not what params.yaml asks for.
-        pipeline.record("report")
+        _record(params, "report")
     return report
 
 
@@ -196,7 +196,7 @@ def _register(params: Params, settings: Settings, failures: dict[str, str], boar
         crown = " – champion" if each.is_champion else ""
         board.say(f"  {each.model} version {each.version}: {each.psnr_db:.2f} dB{crown}")
     if not failures:
-        pipeline.record("register")
+        _record(params, "register")
 
 
 def _publish(report: Report) -> None:
@@ -206,6 +206,16 @@ def _publish(report: Report) -> None:
     table = rows.where(rows.notna(), None).to_dict("records")
     create_table_artifact(table, key="results", description="PSNR, SSIM and time")  # type: ignore[arg-type]
     create_markdown_artifact(markdown(report.summary), key="tables")
+
+
+def _record(params: Params, stage: str) -> None:
+    """Let DVC record a stage, but never under parameters that it was not made with."""
+    if load_params() != params:
+        raise ParamsError(
+            f"{PARAMS_FILE} changed during the run; {stage} is not recorded:"
+            " run again to make what it asks for now"
+        )
+    pipeline.record(stage)
 
 
 def _stale(kinds: Iterable[str]) -> list[tuple[str, str]]:

@@ -32,9 +32,6 @@ ParamsOption = Annotated[
 @app.command()
 def run(
     params: ParamsOption = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Report and register even if nothing is stale.")
-    ] = False,
 ) -> None:
     """Make everything that params.yaml asks for and that is not made yet.
 
@@ -47,7 +44,7 @@ def run(
     if params is not None:
         adopt(params)
     check_inputs()
-    if not force and not pipeline.stale_stages():
+    if not pipeline.stale_stages():
         typer.echo("nothing to do: every stage is up to date", err=True)
     else:
         make_prefect_home()
