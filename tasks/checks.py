@@ -3,28 +3,35 @@
 import os
 from pathlib import Path
 
-from tasks.config import ROLES, dataset, load_catalogue, load_params
+from tasks.config import ROLES, Dataset, Settings, dataset, load_catalogue, load_params
+from tasks.download import source_url
 from tasks.errors import ParamsError, StoreError
 
 _OURS = ("flows", "tasks", "models")
 
 
 def check_inputs() -> None:
-    """Check parameters, data set names, the workspace and that our packages are ours.
+    """Check parameters, data set names and addresses, the workspace, that our packages are ours.
 
     Raises:
-        ParamsError: a parameter or data set name is wrong.
+        ParamsError: a parameter, data set name or address is wrong.
         StoreError: the workspace cannot be written, or other packages hide ours.
     """
     _check_not_shadowed()
-    params, catalogue = load_params(), load_catalogue()
+    params, catalogue, settings = load_params(), load_catalogue(), Settings()
     for role in ROLES:
         for name in params.data.of(role):
-            dataset(name, catalogue)
+            _check_source(name, dataset(name, catalogue), settings)
     if not os.access(Path.cwd(), os.W_OK):
         raise StoreError(f"{Path.cwd()} cannot be written; choose another folder")
     if not Path("dvc.yaml").exists():
         raise ParamsError(f"there is no dvc.yaml in {Path.cwd()}; run sisr where it lies")
+
+
+def _check_source(name: str, entry: Dataset, settings: Settings) -> None:
+    """Refuse an address that can never be fetched; whether it is there, only fetching tells."""
+    if entry.url is not None or (entry.installed is None and settings.mirror is not None):
+        source_url(name, entry, settings)
 
 
 def _check_not_shadowed() -> None:

@@ -9,7 +9,7 @@ start with `SISR_`, because they must not make a result stale.
 import json
 import re
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -34,6 +34,16 @@ PARAMS_FILE = Path("params.yaml")
 CATALOGUE_FILE = Path("datasets.yaml")
 Role = Literal["train", "validation", "test"]
 ROLES: tuple[Role, ...] = ("train", "validation", "test")
+
+# A parameter file is a few pages; one that is more is no parameter file, or a bomb.
+_MAX_YAML_BYTES = 2**20
+_MAX_YAML_VALUES = 100_000
+_MAX_YAML_DEPTH = 50
+_MAX_YAML_BRACKETS = 200
+# Data sets become folders, rows of tables and MLflow's metrics: letters and digits of any
+# language, then also spaces and . _ -
+_DATASET_NAME = re.compile(r"\w(?:[\w .-]*\w)?")
+_MAX_NAME_BYTES = 100
 
 # Every scale divides it, so one HR patch side serves all of them.
 PATCH_MULTIPLE_PX = 12
@@ -137,12 +147,24 @@ def _refuse_twice(names: tuple[str, ...]) -> None:
         raise ValueError(f"{twice} stands here twice")
 
 
+def _plain_name(name: str) -> str:
+    if not _DATASET_NAME.fullmatch(name) or len(name.encode()) > _MAX_NAME_BYTES:
+        raise ValueError(
+            f"{name!r} cannot name a data set, whose folder is called so: use letters and digits,"
+            f" and between them also spaces and . _ -, at most {_MAX_NAME_BYTES} bytes"
+        )
+    return name
+
+
+DatasetName = Annotated[str, AfterValidator(_plain_name)]
+
+
 class Data(_Section):
     """Which data sets play which role."""
 
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...]
+    train: tuple[DatasetName, ...]
+    validation: tuple[DatasetName, ...]
+    test: tuple[DatasetName, ...]
 
     @model_validator(mode="after")
     def _no_leak(self) -> Self:
@@ -166,6 +188,10 @@ class Training(_Section):
 
     # Part of the numbers: how a sum is split over threads decides its last bits.
     num_threads: Annotated[int, Field(gt=0)]
+    # Workers of one training, each on a device of its own: how a batch is split decides the same.
+    num_workers: Annotated[int, Field(gt=0)] = 1
+    # torch.compile of the network: other kernels, so other last bits.
+    compile: bool = False
 
 
 class Cell(_Section):
@@ -203,7 +229,8 @@ ArchitectureName = Annotated[str, AfterValidator(_known)]
 class Params(_Section):
     """All of params.yaml."""
 
-    seed: Annotated[int, Field(ge=0)]
+    # Engines take seeds of 64 bits with a sign.
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     scales: tuple[int, ...]
     data: Data
     shards: Shards
@@ -310,6 +337,33 @@ class Dataset(_Section):
             raise ValueError("give `url`, `archive` (for a mirror) or `installed`")
         return self
 
+    @field_validator("archive")
+    @classmethod
+    def _archive_is_a_file_name(cls, archive: str | None) -> str | None:
+        if archive is not None and not _stays_inside(archive):
+            raise ValueError(f"{archive!r} must be a file name or a path below the mirror")
+        return archive
+
+    @field_validator("installed")
+    @classmethod
+    def _installed_are_files_of_packages(
+        cls, installed: dict[str, tuple[str, ...]] | None
+    ) -> dict[str, tuple[str, ...]] | None:
+        for package, files in (installed or {}).items():
+            # Of `a.b`, looking for `b` would import, that is run, `a`.
+            if not package.isidentifier():
+                raise ValueError(f"{package!r} is not the name of a package, like skimage")
+            for file in files:
+                if not _stays_inside(file):
+                    raise ValueError(f"{file!r} must be a path below the package's folder")
+        return installed
+
+
+def _stays_inside(path: str) -> bool:
+    """Whether a relative path stays below the folder that it starts from."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and path.isprintable() and parts[0] != "/" and ".." not in parts
+
 
 class Settings(BaseSettings):
     """Where and how things are made here: `SISR_…` in the environment.
@@ -319,6 +373,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SISR_", frozen=True, extra="ignore")
 
+    # s3://bucket/prefix that everything shared lives under: archives, DVC's remote, checkpoints,
+    # MLflow's artifacts. Without it, all of that stays in the workspace.
+    storage: str | None = None
     # https://, http://, s3:// or file:// folder that holds the archives.
     mirror: str | None = None
     # MLflow's store; the default is a SQLite file and a folder in the workspace.
@@ -335,16 +392,74 @@ def read_yaml(path: Path) -> Any:
     """The contents of a YAML file, read by the same parser as DVC's.
 
     Raises:
-        ParamsError: no such file, not YAML, a tag, or a key given twice.
+        ParamsError: no such file, not YAML, a tag, a key given twice, too large or too deep.
     """
+    text = _text(path)
+    if _bracket_depth(text) > _MAX_YAML_BRACKETS:  # the parser's time grows with its square
+        raise ParamsError(_too_deep(path))
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        value = YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError, ArithmeticError, LookupError, TypeError) as error:
+        raise ParamsError(
+            f"{path} is not valid YAML: {error}; write plain values, each key once"
+        ) from error
+    except RecursionError as error:
+        raise ParamsError(_too_deep(path)) from error
+    _check_extent(value, path)
+    return value
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would keep us waiting
+            raise ParamsError(f"{path} is no file; give a file")
+        if path.is_file() and path.stat().st_size > _MAX_YAML_BYTES:
+            raise ParamsError(
+                f"{path} has {path.stat().st_size} bytes; parameters need fewer than"
+                f" {_MAX_YAML_BYTES}: give another file"
+            )
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ParamsError(f"there is no {path} in {Path.cwd()}; run sisr where it lies") from None
     except OSError as error:
-        raise ParamsError(f"{path} cannot be read: {error}") from error
-    except (YAMLError, ValueError) as error:
-        raise ParamsError(f"{path} is not valid YAML: {error}") from error
+        raise ParamsError(f"{path} cannot be read: {error.strerror}; give a file") from error
+    except ValueError as error:
+        raise ParamsError(f"{path} is not valid YAML: {error}; save it as UTF-8") from error
+
+
+def _bracket_depth(text: str) -> int:
+    """The deepest nesting of brackets, were all of them YAML's and none in a comment."""
+    depth = deepest = 0
+    for character in re.findall(r"[][{}]", text):
+        depth = depth + 1 if character in "[{" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _check_extent(value: Any, path: Path) -> None:
+    """Refuse what an alias repeats a thousandfold, or puts into itself, before it is written out.
+
+    Counts as one who writes all aliases out would.
+    """
+    num_values, waiting = 0, [(value, 0)]
+    while waiting:
+        inner, depth = waiting.pop()
+        num_values += 1
+        if depth > _MAX_YAML_DEPTH:
+            raise ParamsError(_too_deep(path))
+        if num_values > _MAX_YAML_VALUES:
+            raise ParamsError(
+                f"{path} means more than {_MAX_YAML_VALUES} values once its aliases (*name) are"
+                " written out; write out what you mean"
+            )
+        if isinstance(inner, dict):
+            waiting += [(each, depth + 1) for pair in inner.items() for each in pair]
+        elif isinstance(inner, list | tuple):
+            waiting += [(each, depth + 1) for each in inner]
+
+
+def _too_deep(path: Path) -> str:
+    return f"{path} is nested more than {_MAX_YAML_DEPTH} levels deep; no parameter needs that"
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -365,9 +480,20 @@ def load_catalogue(path: Path = CATALOGUE_FILE) -> dict[str, Dataset]:
     entries = read_yaml(path)
     if not isinstance(entries, dict):
         raise ParamsError(f"{path} must map names to data sets")
-    # `291: …` is a name as well, though YAML reads a number.
-    named = {str(name): entry for name, entry in entries.items()}
-    return {name: _validated(Dataset, entry, path, name) for name, entry in named.items()}
+    catalogue: dict[str, Dataset] = {}
+    for key, entry in entries.items():
+        # `291: …` is a name as well, though YAML reads a number.
+        name = str(key) if type(key) in (int, float) else key
+        if not isinstance(name, str):
+            raise ParamsError(f"{path}: {key!r} is not a name; quote it")
+        if name in catalogue:
+            raise ParamsError(f"{path}: {name!r} stands there twice; rename one")
+        try:
+            _plain_name(name)
+        except ValueError as error:
+            raise ParamsError(f"{path}: {error}") from None
+        catalogue[name] = _validated(Dataset, entry, path, name)
+    return catalogue
 
 
 def dataset(name: str, catalogue: dict[str, Dataset]) -> Dataset:
@@ -385,9 +511,12 @@ def dataset(name: str, catalogue: dict[str, Dataset]) -> Dataset:
 def _validated(kind: type[_Model], value: Any, path: Path, name: str = "") -> _Model:
     """`value` as a `kind`, strictly: JSON mode lets a list be a tuple and nothing else."""
     try:
-        return kind.model_validate_json(json.dumps(value))
-    except TypeError as error:
-        raise ParamsError(f"{path}: {error}; quote dates and other special values") from error
+        text = json.dumps(value)
+    except (TypeError, ValueError) as error:  # ValueError: an integer of thousands of digits
+        reason = "a number is too large" if isinstance(error, ValueError) else error
+        raise ParamsError(f"{path}: {reason}; quote dates and other special values") from error
+    try:
+        return kind.model_validate_json(text)
     except ValidationError as error:
         problems = (_problem(path, name, detail) for detail in error.errors())
         raise ParamsError("\n".join(problems)) from error
@@ -399,5 +528,10 @@ def _problem(path: Path, name: str, detail: Any) -> str:
     if detail["type"] == "extra_forbidden":
         message = "unknown key; check its spelling"
     elif "input" in detail and not isinstance(detail["input"], dict):
-        message += f" (got {detail['input']!r})"
+        message += f" (got {_short(repr(detail['input']))})"
     return f"{path}: {where or 'whole file'}: {message}"
+
+
+def _short(text: str) -> str:
+    most = 200
+    return text if len(text) <= most else f"{text[:most]}…"

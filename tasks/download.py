@@ -7,17 +7,12 @@ made them. Archives stay in a cache keyed by name, so nothing is fetched twice.
 import argparse
 import hashlib
 import shutil
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
-
-from tasks.archive import copy_images, unpack_images
-from tasks.atomic import replacing_file, replacing_folder
+from tasks import urls
+from tasks.archive import copy_images, find_images, unpack_images
+from tasks.atomic import check_room, replacing_file, replacing_folder
 from tasks.config import (
     ROLES,
     Dataset,
@@ -28,13 +23,13 @@ from tasks.config import (
     load_catalogue,
     load_params,
 )
-from tasks.errors import ArchiveError, DownloadError, ImageError, ParamsError
-from tasks.images import list_images, read_image
+from tasks.errors import ArchiveError, ImageError, ParamsError
+from tasks.http_file import fetch_http
+from tasks.images import SUFFIXES, list_images, read_image
 from tasks.layout import HR_FOLDER
 from tasks.storage import download_s3
 
-_CHUNK_BYTES = 2**20
-_TIMEOUT_S = 60
+MAX_DOWNLOAD_BYTES = 64 * 2**30
 
 
 def download(params: Params, catalogue: dict[str, Dataset], settings: Settings) -> None:
@@ -44,6 +39,7 @@ def download(params: Params, catalogue: dict[str, Dataset], settings: Settings) 
         ParamsError: a data set that is in no catalogue, unknown scheme, no such file.
         DownloadError: out of reach.
         ArchiveError: wrong checksum, an unsafe or corrupt archive.
+        StoreError: the disk is full.
         ImageError: no pictures, or one that is corrupt or too small.
     """
     for role in ROLES:
@@ -68,43 +64,75 @@ def fetch_dataset(name: str, entry: Dataset, folder: Path, settings: Settings) -
         _copy_installed(name, entry, folder)
         return
     url = source_url(name, entry, settings)
-    local = _local_path(url)
+    local = urls.local_path(url)
     if local is not None and local.is_dir():
         num_pictures = copy_images(local, entry.images, folder)
     else:
-        archive = _cached_archive(name, url, entry, settings)
-        num_pictures = unpack_images(archive, entry.images, folder)
+        num_pictures = _unpack(name, url, entry, folder, settings)
     if not num_pictures:
-        raise ImageError(f"{name}: no images found in {url} that fit {entry.images!r}")
+        raise ImageError(
+            f"{name}: no images found in {urls.masked(url)} that fit {entry.images!r}; correct"
+            f" `images`, or see whether it holds any of {', '.join(sorted(SUFFIXES))}"
+        )
+
+
+def _unpack(name: str, url: str, entry: Dataset, folder: Path, settings: Settings) -> int:
+    archive, is_new = _cached_archive(name, url, entry, settings)
+    try:
+        num_pictures = unpack_images(archive, entry.images, folder)
+    except ArchiveError as error:
+        if entry.sha256 is None:  # what was cached is not what was meant, so ask again next time
+            archive.unlink()
+        raise ArchiveError(
+            f"{name}: {str(error).replace(str(archive), urls.masked(url))}"
+        ) from error
+    if entry.sha256 is None and is_new:
+        print(
+            f"{name}: not verified; to pin it, put this line under `{name}:` in datasets.yaml\n"
+            f"  sha256: {_sha256(archive)}"
+        )
+    return num_pictures
 
 
 def source_url(name: str, entry: Dataset, settings: Settings) -> str:
     """Where a data set is fetched from: the mirror, if one is set, or its own URL.
 
     Raises:
-        ParamsError: the data set has no public URL and no mirror is set.
+        ParamsError: an unknown scheme, or no public URL and no mirror is set.
     """
-    archive = entry.archive or (Path(urlsplit(entry.url).path).name if entry.url else name)
-    if settings.mirror and not (entry.url and _local_path(entry.url)):
-        return f"{settings.mirror.rstrip('/')}/{archive}"
+    try:
+        return _source_url(name, entry, settings)
+    except ParamsError as error:
+        raise ParamsError(f"{name}: {error}") from error
+
+
+def _source_url(name: str, entry: Dataset, settings: Settings) -> str:
+    is_local = entry.url is not None and urls.local_path(entry.url) is not None
+    archive = entry.archive or (Path(urls.split(entry.url).path).name if entry.url else name)
+    mirror = settings.mirror
+    if mirror is None and settings.storage is not None and entry.url is None:
+        mirror = f"{settings.storage.rstrip('/')}/archives"
+    if mirror and not is_local:
+        urls.local_path(mirror)  # refuses what is no address
+        return f"{mirror.rstrip('/')}/{archive}"
     if entry.url is None:
         raise ParamsError(
-            f"{name} has no public URL with known contents; put {archive} in a folder and set"
+            f"it has no public URL with known contents; put {archive} in a folder and set"
             " SISR_MIRROR to it (https://, s3://, file://)"
         )
     return entry.url
 
 
-def _cached_archive(name: str, url: str, entry: Dataset, settings: Settings) -> Path:
-    """The verified archive, fetched unless it is in the cache."""
+def _cached_archive(name: str, url: str, entry: Dataset, settings: Settings) -> tuple[Path, bool]:
+    """The verified archive, fetched unless it is in the cache, and whether it was fetched."""
     # The cache key holds the promise: another checksum or place is another file.
     key = hashlib.sha256(f"{url}\n{entry.sha256}".encode()).hexdigest()[:12]
     archive = settings.archive_cache / f"{name}-{entry.sha256 or key}"
     if archive.exists() and _is_current(archive, url, entry.sha256):
-        return archive
+        return archive, False
     with replacing_file(archive) as temporary:
         _verify(name, url, fetch_file(name, url, temporary, settings), entry.sha256)
-    return archive
+    return archive, True
 
 
 def _is_current(archive: Path, url: str, expected: str | None) -> bool:
@@ -112,10 +140,12 @@ def _is_current(archive: Path, url: str, expected: str | None) -> bool:
     if expected is not None:
         return _sha256(archive) == expected
     # A file of this machine may change under its name; a URL is taken at its word.
-    return _local_path(url) is None
+    return urls.local_path(url) is None
 
 
-def fetch_file(name: str, url: str, target: Path, settings: Settings) -> str:
+def fetch_file(
+    name: str, url: str, target: Path, settings: Settings, max_bytes: int = MAX_DOWNLOAD_BYTES
+) -> str:
     """Copy a file from https, http, s3, file or a plain path into `target`; returns its sha256.
 
     `name` is what messages call it.
@@ -123,9 +153,24 @@ def fetch_file(name: str, url: str, target: Path, settings: Settings) -> str:
     Raises:
         ParamsError: unknown scheme, no such file.
         DownloadError: out of reach.
+        ArchiveError: larger than `max_bytes`.
+        StoreError: the disk is full.
     """
-    _fetch(name, url, target, settings)
+    local = urls.local_path(url)
+    if local is not None:
+        _copy_local(name, local, target)
+    elif urls.split(url).scheme == "s3":
+        download_s3(url, target, settings.s3_endpoint_url)
+    else:
+        fetch_http(name, url, target, max_bytes)
     return _sha256(target)
+
+
+def _copy_local(name: str, local: Path, target: Path) -> None:
+    if not local.is_file():
+        raise ParamsError(f"{name}: there is no file or folder {local}; correct its address")
+    check_room(target.parent, local.stat().st_size)
+    shutil.copyfile(local, target)
 
 
 def _sha256(path: Path) -> str:
@@ -134,59 +179,11 @@ def _sha256(path: Path) -> str:
 
 
 def _verify(name: str, url: str, actual: str, expected: str | None) -> None:
-    if expected is None:
-        print(f"{name}: not verified; pin it with `sha256: {actual}` in datasets.yaml")
-    elif actual != expected:
+    if expected not in (None, actual):
         raise ArchiveError(
-            f"{name}: {url} has sha256 {actual}, not {expected};"
+            f"{name}: {urls.masked(url)} has sha256 {actual}, not {expected};"
             " it changed or was damaged: fetch it again, or correct datasets.yaml"
         )
-
-
-def _fetch(name: str, url: str, target: Path, settings: Settings) -> None:
-    scheme = urlsplit(url).scheme
-    local = _local_path(url)
-    if local is not None:
-        if not local.is_file():
-            raise ParamsError(f"{name}: there is no file or folder {local}")
-        shutil.copyfile(local, target)
-    elif scheme == "s3":
-        download_s3(url, target, settings.s3_endpoint_url)
-    elif scheme in ("http", "https"):
-        _fetch_http(name, url, target)
-    else:
-        raise ParamsError(f"{name}: unknown scheme in {url!r}; known: https, http, s3, file")
-
-
-def _fetch_http(name: str, url: str, target: Path) -> None:
-    import httpx
-
-    try:
-        with httpx.stream("GET", url, follow_redirects=True, timeout=_TIMEOUT_S) as response:
-            response.raise_for_status()
-            total = int(response.headers.get("content-length", 0)) or None
-            with target.open("wb") as opened, _progress(name, total) as advance:
-                for chunk in response.iter_bytes(_CHUNK_BYTES):
-                    opened.write(chunk)
-                    advance(len(chunk))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise DownloadError(f"{name}: cannot fetch {url}: {str(error) or repr(error)}") from error
-
-
-@contextmanager
-def _progress(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(f"download {name}", total=total)
-        yield lambda num_bytes: progress.update(task, advance=num_bytes)
-
-
-def _local_path(url: str) -> Path | None:
-    """The path that a file:// URL or a plain path names; None for the other schemes."""
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return Path(url).expanduser() if not parts.scheme else None
 
 
 def _copy_installed(name: str, entry: Dataset, folder: Path) -> None:
@@ -229,14 +226,56 @@ def _check_pictures(role: Role, name: str, folder: Path, smallest_px: int) -> No
 def _check_leaks() -> None:
     """No training picture may be, byte for byte, a test or validation picture."""
     seen = {
-        hashlib.sha256(path.read_bytes()).digest(): path
-        for path in sorted((HR_FOLDER / "train").rglob("*.*"))
+        hashlib.sha256(path.read_bytes()).digest(): path for path in _files(HR_FOLDER / "train")
     }
     for role in ("validation", "test"):
-        for path in sorted((HR_FOLDER / role).rglob("*.*")):
+        for path in _files(HR_FOLDER / role):
             twin = seen.get(hashlib.sha256(path.read_bytes()).digest())
             if twin:
                 raise ImageError(f"{path} is also in training, as {twin}; take one of them out")
+
+
+def changed_folders(params: Params, catalogue: dict[str, Dataset]) -> dict[str, str]:
+    """The data sets whose source is a folder that has changed since it was copied, and how.
+
+    DVC knows what was copied, not where from. A picture has changed if its size has, or if it is
+    newer than the copy and holds other bytes. What was never copied has not changed.
+
+    Raises:
+        ParamsError: a data set that is in no catalogue, or a wrong address.
+    """
+    changed = {}
+    for role in ROLES:
+        for name in params.data.of(role):
+            entry, copies = dataset(name, catalogue), HR_FOLDER / role / name
+            source = urls.local_path(entry.url) if entry.url else None
+            if source is not None and source.is_dir() and copies.is_dir():
+                difference = _difference(source, entry.images, copies)
+                if difference:
+                    changed[name] = f"{source} has changed: {difference}"
+    return changed
+
+
+def _difference(source: Path, pattern: str, copies: Path) -> str:
+    theirs = {path.name: path for path in find_images(source, pattern)}
+    ours = {path.name: path for path in _files(copies)}
+    counts = {
+        "new": len(theirs.keys() - ours.keys()),
+        "gone": len(ours.keys() - theirs.keys()),
+        "changed": sum(_is_other(theirs[name], ours[name]) for name in theirs.keys() & ours.keys()),
+    }
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+
+
+def _is_other(source: Path, copy: Path) -> bool:
+    now, then = source.stat(), copy.stat()
+    if now.st_size != then.st_size:
+        return True
+    return now.st_mtime > then.st_mtime and source.read_bytes() != copy.read_bytes()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def main() -> None:

@@ -9,7 +9,7 @@
     │   └── ShardError       not a shard, corrupt, other format version
     ├── TrainingError        a cell that cannot train or that diverged
     ├── WeightsError         weights refused or not fitting the network
-    ├── StoreError           DVC, MLflow, S3 or Ray cannot be used
+    ├── StoreError           DVC, MLflow, S3, Ray or the disk cannot be used
     └── CellsFailed          the run ended, some of its cells failed
 
 Each message gives the value and the way out. Programming mistakes stay
@@ -19,6 +19,16 @@ Each message gives the value and the way out. Programming mistakes stay
 
 class SisrError(Exception):
     """Base of every error meant for the person who runs sisr."""
+
+    def __str__(self) -> str:
+        """The message, safe to print: a foreign file's name may hold commands to the terminal."""
+        return "".join(map(_shown, super().__str__()))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or character == "\n":
+        return character
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class ParamsError(SisrError):
@@ -54,7 +64,7 @@ class WeightsError(SisrError):
 
 
 class StoreError(SisrError):
-    """DVC, MLflow, S3 or Ray cannot be used."""
+    """DVC, MLflow, S3, Ray or the disk cannot be used."""
 
 
 class CellsFailed(SisrError):

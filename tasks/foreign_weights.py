@@ -32,6 +32,9 @@ from tasks.errors import WeightsError
 
 MAX_FILE_BYTES = 2 * 2**30  # the full EDSR has 0.16 GiB
 MAX_INSTRUCTIONS = 1_000_000  # the released VDSR, a whole module, has 5,400
+# A call may be given again and again the one long list that the pickle keeps: so its items count.
+MAX_ITEMS = 1_000_000
+MAX_INTEGER_BITS = 256  # the legacy format's magic number has 77
 MAX_DEPTH = 32
 MAX_NAME = 200
 MAX_DIMENSIONS = 8
@@ -67,7 +70,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return _read(_bytes(path))
     except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error
+        has_way_out = "; " in str(error) or _WAY_OUT in str(error)
+        raise WeightsError(f"{path}: {error}{'' if has_way_out else '. ' + _WAY_OUT}") from error
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error}") from error
     except _DAMAGE as error:
@@ -272,6 +276,7 @@ class _Reader:
         self.storages: dict[str, _Storage] = {}
         self._stack: list[object] = []
         self._memo: dict[object, object] = {}
+        self._num_items = 0
 
     def read(self, file: io.BytesIO) -> object:
         """The value of the pickle at the file's position, which moves behind it."""
@@ -281,7 +286,7 @@ class _Reader:
             if opcode.name == "STOP":
                 break
             if opcode.name in _CONSTANTS:
-                self._stack.append(argument)
+                self._push(_short_integer(argument))
             elif opcode.name in _HANDLERS:
                 _HANDLERS[opcode.name](self, argument)
             else:
@@ -291,6 +296,12 @@ class _Reader:
 
     def _push(self, value: object) -> None:
         self._stack.append(value)
+
+    def _count(self, *values: object) -> None:
+        """Refuse a pickle whose few instructions would take for ever, or all memory."""
+        self._num_items += sum(len(v) for v in values if isinstance(v, list | tuple | dict))
+        if self._num_items > MAX_ITEMS:
+            raise WeightsError(f"the pickle's calls take more than {MAX_ITEMS} items. {_WAY_OUT}")
 
     def _pop_to_mark(self) -> list[object]:
         items = []
@@ -332,6 +343,7 @@ class _Reader:
             raise _refuse(name)
         if not isinstance(arguments, tuple):
             raise WeightsError(f"{name} is called with a {type(arguments).__name__}")
+        self._count(arguments, *arguments)
         self._push(_CALLS[name](*arguments))
 
     def _new_object(self) -> None:
@@ -343,6 +355,7 @@ class _Reader:
 
     def _build(self) -> None:
         state, target = self._stack.pop(), self._stack[-1]
+        self._count(state)
         if isinstance(target, _Stub) and isinstance(state, dict):
             target.state = state
         elif isinstance(target, _View) and isinstance(state, tuple):
@@ -354,7 +367,9 @@ class _Reader:
             raise _refuse(f"a state for a {type(target).__name__}")
 
     def _persistent(self) -> None:
-        match self._stack.pop():
+        found = self._stack.pop()
+        self._count(found)
+        match found:
             case ("module", _Name() as cls, *_):
                 self._push(cls)  # legacy files keep the class's source beside it
             case ("storage", _Name() as kind, str() as key, str(), int() as numel, *views) if (
@@ -373,6 +388,12 @@ class _Reader:
         if self.storages.setdefault(key, storage) != storage:
             raise WeightsError(f"storage {key[:100]!r} has two descriptions")
         return storage
+
+
+def _short_integer(value: object) -> object:
+    if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
+        raise WeightsError(f"the pickle holds an integer of {value.bit_length()} bits")
+    return value
 
 
 _CONSTANTS = {

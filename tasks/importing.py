@@ -16,19 +16,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from torch import Tensor
 
 import models
 from models.registry import Architecture
-from tasks.atomic import replacing_folder, write_text
+from tasks.atomic import replacing_folder, room_for, write_text
 from tasks.config import Params, Settings
 from tasks.download import fetch_file
-from tasks.errors import DataError, ParamsError, WeightsError
+from tasks.errors import ArchiveError, DataError, ParamsError, WeightsError
 from tasks.evaluate import data_sha256, evaluate_network
 from tasks.fingerprint import network_code
-from tasks.foreign_weights import convert, read_tensors
+from tasks.foreign_weights import MAX_FILE_BYTES, convert, read_tensors
 from tasks.layout import (
     CELL_FOLDER,
     HR_FOLDER,
@@ -38,6 +37,7 @@ from tasks.layout import (
     weights_file,
 )
 from tasks.shards import METADATA_KEY
+from tasks.urls import masked, without_password
 
 IMPORT_FILE = "import.json"
 SUFFIX = "-published"
@@ -110,7 +110,7 @@ def import_weights(
         results[scale] = _measure(about, scale, states[scale], params.data.test)
     for served in _servings(about, states):
         if not results.keys().isdisjoint(served):
-            origin = Origin(architecture, served, _without_password(source), digest, _now())
+            origin = Origin(architecture, served, without_password(source), digest, _now())
             _write_weights(origin, states[served[0]])
             _write_results(origin, results, params.data.test)
     return [json.loads(result_file(row_name(architecture), scale).read_text()) for scale in results]
@@ -151,11 +151,15 @@ def _check_pictures(folder: Path, names: Iterable[str]) -> None:
 
 def _fetch(name: str, source: str, file: Path, sha256: str | None, settings: Settings) -> str:
     """Copy the checkpoint into `file`; returns its checksum."""
-    digest = fetch_file(name, source, file, settings)
+    try:
+        with room_for(file):
+            digest = fetch_file(name, source, file, settings, MAX_FILE_BYTES)
+    except ArchiveError as error:
+        raise WeightsError(str(error)) from error
     if sha256 is not None and digest != sha256.lower():
         raise WeightsError(
-            f"{source} has sha256 {digest}, not {sha256.lower()}; it changed or was damaged: fetch"
-            " it again, or correct --sha256"
+            f"{masked(source)} has sha256 {digest}, not {sha256.lower()}; it changed or was"
+            " damaged: fetch it again, or correct --sha256"
         )
     return digest
 
@@ -164,7 +168,7 @@ def _read(source: str, file: Path) -> State:
     try:
         return read_tensors(file)
     except WeightsError as error:  # which names the copy
-        raise WeightsError(str(error).replace(str(file), source)) from error
+        raise WeightsError(str(error).replace(str(file), masked(source))) from error
 
 
 def _states(
@@ -274,7 +278,8 @@ def _measured_with(architecture: str, cell: str, datasets: Sequence[str]) -> dic
     here = Path(__file__).parent
     ruler = {name: here / f"{name.removeprefix('tasks.')}.py" for name in _RULER}
     return {
-        "test pictures": data_sha256(datasets),
+        # In whatever order they are named, they are the same pictures.
+        "test pictures": data_sha256(sorted(datasets)),
         "weights": _sha256(weights_file(cell)),
         **network_code(architecture),
         **{name: _sha256(path) for name, path in ruler.items()},
@@ -287,11 +292,3 @@ def _sha256(path: Path) -> str:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def _without_password(source: str) -> str:
-    """A URL without `user:password@`: what is written down is read by others."""
-    parts = urlsplit(source)
-    if "@" not in parts.netloc:
-        return source
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

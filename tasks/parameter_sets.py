@@ -18,13 +18,15 @@ def adopt(path: Path) -> None:
 
     Raises:
         ParamsError: no such file, or one that is not valid.
+        StoreError: the disk is full.
     """
     load_params(path)
     adopted = path.read_bytes()  # now: `path` may be the file that the next lines overwrite
     if PARAMS_FILE.exists():
         if PARAMS_FILE.read_bytes() == adopted:
             return
-        shutil.copyfile(PARAMS_FILE, PREVIOUS_FILE)
+        with replacing_file(PREVIOUS_FILE) as temporary:
+            shutil.copyfile(PARAMS_FILE, temporary)
         print(f"{path} is now {PARAMS_FILE}; what was there is kept as {PREVIOUS_FILE}")
     with replacing_file(PARAMS_FILE) as temporary:
         temporary.write_bytes(adopted)

@@ -187,7 +187,9 @@ def test_a_member_that_would_leave_the_folder_is_refused(
 
     text = refusal(path, target)
 
-    assert text == f"{path}: member {name!r} would leave the target folder"
+    assert text == (
+        f"{path}: member {name!r} would leave the target folder; do not use this archive"
+    )
     assert contents(target) == {}  # all members are checked before the first is written
 
 
@@ -210,7 +212,7 @@ def test_links_and_devices_in_a_tar_are_refused(
 
     text = refusal(path, target)
 
-    assert text == f"{path}: member {info.name!r} is a link or a device; refused"
+    assert text == (f"{path}: member {info.name!r} is a link, a device or sparse; pack plain files")
 
 
 def test_a_link_in_a_zip_is_refused(tmp_path: Path, target: Path) -> None:
@@ -220,14 +222,18 @@ def test_a_link_in_a_zip_is_refused(tmp_path: Path, target: Path) -> None:
     with zipfile.ZipFile(path, "w") as opened:
         opened.writestr(info, "/etc/passwd")
 
-    assert refusal(path, target) == f"{path}: member 'a.png' is a link or a device; refused"
+    assert refusal(path, target) == (
+        f"{path}: member 'a.png' is a link, a device or sparse; pack plain files"
+    )
 
 
 @BOTH
 def test_two_pictures_of_one_name_are_refused(make: Maker, tmp_path: Path, target: Path) -> None:
     path = make(tmp_path / "a", {"x2/a.png": b"1", "x3/a.png": b"2"})
 
-    assert refusal(path, target) == f"{path} holds two pictures named 'a.png'"
+    assert refusal(path, target) == (
+        f"{path} holds two pictures named 'a.png'; rename one or narrow `images`"
+    )
     # With a pattern that takes one of them there is nothing to confuse.
     assert unpack_images(path, "x3/*", target) == 1
     assert contents(target) == {"a.png": b"2"}
@@ -242,7 +248,9 @@ def test_one_name_given_twice_is_refused(tmp_path: Path, target: Path) -> None:
         opened.writestr("a.png", "1")
         opened.writestr("a.png", "2")
 
-    assert refusal(path, target) == f"{path} holds two pictures named 'a.png'"
+    assert refusal(path, target) == (
+        f"{path} holds two pictures named 'a.png'; rename one or narrow `images`"
+    )
 
 
 @BOTH
@@ -284,7 +292,35 @@ def test_the_number_of_members_has_a_limit(
     assert unpack_images(make(tmp_path / "a", members), "**/*", target) == 3
 
     path = make(tmp_path / "b", members | {"fourth.txt": b""})
-    assert refusal(path, target) == f"{path} has more than 3 members"
+    assert refusal(path, target).startswith(f"{path} has more than 3 members; ")
+
+
+def test_folders_count_as_members(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 3)
+    folders = [tar_info(str(number), tarfile.DIRTYPE) for number in range(4)]
+
+    text = refusal(make_tar_of(tmp_path / "a.tar", *folders), target)
+
+    assert "has more than 3 members" in text
+
+
+def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path, target: Path) -> None:
+    inner = make_zip(tmp_path / "inner.zip", {"other.png": b"other"}).read_bytes()
+    path = make_tar(tmp_path / "a.tar", {"a.png": PICTURE, "inner.zip": inner})
+    assert zipfile.is_zipfile(path)  # which looks at the end only
+
+    assert unpack_images(path, "**/*", target) == 1
+    assert contents(target) == {"a.png": PICTURE}
+
+
+def test_a_picture_may_shrink_much_in_a_small_archive(tmp_path: Path, target: Path) -> None:
+    drawing = bytes(30_000_000)
+    path = make_zip(tmp_path / "a.zip", {"a.bmp": drawing})
+    assert len(drawing) > archive.MAX_RATIO * path.stat().st_size
+
+    assert unpack_images(path, "**/*", target) == 1
 
 
 def test_a_zip_that_declares_less_than_it_holds_is_refused(tmp_path: Path, target: Path) -> None:
@@ -303,7 +339,7 @@ def test_copying_stops_at_the_declared_size_whatever_the_reader_gives(
     surplus: int, tmp_path: Path
 ) -> None:
     # zipfile and tarfile stop there by themselves; this is for the day that one does not.
-    member = archive._Member("bomb.png", 10, is_link=False)
+    member = archive._Member("bomb.png", 10, is_folder=False, is_plain=True)
     exact, written = io.BytesIO(bytes(10)), io.BytesIO()
     archive._copy_bounded(exact, written, member, tmp_path)
     assert written.getvalue() == bytes(10)
@@ -336,7 +372,7 @@ def test_what_is_no_archive_is_refused(data: bytes, tmp_path: Path, target: Path
     path = tmp_path / "a.zip"
     path.write_bytes(data)
 
-    assert refusal(path, target) == f"{path} is neither a zip nor a tar archive"
+    assert refusal(path, target).startswith(f"{path} is neither a zip nor a tar archive")
 
 
 @pytest.mark.parametrize(
@@ -431,5 +467,5 @@ def test_only_what_fits_the_pattern_is_copied(tmp_path: Path, target: Path) -> N
     assert copy_images(source, "HR/*", target) == 1
     assert contents(target) == {"a.png": b"HR/a.png"}
 
-    with pytest.raises(ArchiveError, match=r"mine holds two pictures named 'a\.png'$"):
-        copy_images(source, "LR/*", target)
+    with pytest.raises(ArchiveError, match=r"mine holds two pictures named 'a\.png'; rename"):
+        copy_images(source, "*", target)

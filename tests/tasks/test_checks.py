@@ -10,7 +10,7 @@ import pytest
 
 from tasks.checks import check_inputs
 from tasks.errors import ParamsError, StoreError
-from tests.conftest import REPOSITORY, Workspace
+from tests.conftest import REPOSITORY, Workspace, dump_yaml
 
 
 def test_a_sound_workspace_passes(workspace: Workspace) -> None:
@@ -34,6 +34,18 @@ def test_a_data_set_that_no_catalogue_has_is_named(role: str, workspace: Workspa
 
     with pytest.raises(ParamsError, match=r"^unknown data set 'set55'; datasets\.yaml has: "):
         check_inputs()
+
+
+def test_an_address_that_can_never_be_fetched_is_refused(workspace: Workspace) -> None:
+    path = workspace.path / "datasets.yaml"
+    path.write_text(path.read_text() + "other: {url: 'ftp://unused/but/wrong'}\n")
+    check_inputs()  # nobody asks for it
+
+    entries = {f"tiny_{role}": {"url": "/pictures"} for role in ("train", "validation")}
+    dump_yaml(entries | {"tiny_test": {"url": "ftp://me:secret@host/a.zip"}}, path)
+    with pytest.raises(ParamsError) as caught:
+        check_inputs()
+    assert str(caught.value).startswith("tiny_test: unknown scheme in 'ftp://host/a.zip'; known: ")
 
 
 @pytest.mark.parametrize("name", ["params.yaml", "datasets.yaml", "dvc.yaml"])

@@ -541,3 +541,33 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert Settings().mirror == "s3://bucket/sets"
     assert Settings().archive_cache == Path("/var/cache/sisr")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["set5", "291", "my pictures", "DIV2K v1.0", "Größe-2", "検証", "a", "a_b.c-d", "a" * 100],
+)
+def test_sensible_names_of_data_sets_are_taken(
+    name: str, make_params: MakeParams, tmp_path: Path
+) -> None:
+    data = {"train": [name], "validation": ["v"], "test": ["t"]}
+
+    assert make_params(data=data).data.train == (name,)
+    path = written(tmp_path / "d.yaml", {name: {"url": "/pictures"}})
+    assert list(load_catalogue(path)) == [name]
+
+
+def test_aliases_of_a_usual_size_are_taken(params_values: dict[str, Any], tmp_path: Path) -> None:
+    plain = written(tmp_path / "p.yaml", changed(params_values, "trained", {"srcnn": RECIPE}))
+    aliased = tmp_path / "q.yaml"
+    text = plain.read_text().replace('"seed": 1', '"seed": &one 1')
+    aliased.write_text(text.replace('"num_threads": 1', '"num_threads": *one'))
+
+    assert "*one" in aliased.read_text()
+    assert load_params(aliased) == load_params(plain)
+
+
+def test_the_largest_seed_is_one_that_engines_take(make_params: MakeParams) -> None:
+    assert make_params(seed=2**63 - 1).seed == 2**63 - 1
+    with pytest.raises(ValidationError, match="less than 9223372036854775808"):
+        make_params(seed=2**63)

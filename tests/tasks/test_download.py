@@ -2,6 +2,7 @@ import hashlib
 import http.server
 import io
 import json
+import shutil
 import socket
 import threading
 import zipfile
@@ -14,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.config import Dataset, Settings, load_catalogue, load_params
-from tasks.download import download, fetch_dataset, source_url
+from tasks.config import ROLES, Dataset, Settings, load_catalogue, load_params
+from tasks.download import changed_folders, download, fetch_dataset, source_url
 from tasks.errors import ArchiveError, DownloadError, ImageError, ParamsError
-from tests.conftest import REPOSITORY, Workspace
+from tests.conftest import REPOSITORY, Workspace, dump_yaml
 
 
 def png(height: int = 20, width: int = 30, grey: int = 100) -> bytes:
@@ -143,9 +144,10 @@ def test_an_unpinned_archive_is_cached_by_its_address_and_says_its_checksum(
         assert contents(tmp_path / str(number)) == {f"{name}.png": PNG}
 
     assert server.asked == ["/a.zip", "/b.zip"]
-    first, second = capsys.readouterr().out.splitlines()
-    assert first == f"mine: not verified; pin it with `sha256: {ZIP_SHA256}` in datasets.yaml"
-    assert hashlib.sha256(server.files["/b.zip"]).hexdigest() in second
+    first, pin, _, other_pin = capsys.readouterr().out.splitlines()
+    assert first == ("mine: not verified; to pin it, put this line under `mine:` in datasets.yaml")
+    assert pin == f"  sha256: {ZIP_SHA256}"
+    assert hashlib.sha256(server.files["/b.zip"]).hexdigest() in other_pin
 
 
 def test_a_redirection_is_followed(server: Server, target: Path, settings: Settings) -> None:
@@ -215,7 +217,7 @@ def test_a_server_that_is_not_there_is_a_download_error(target: Path, settings: 
 
 @pytest.mark.parametrize("url", ["ftp://host/a.zip", "htp://host/a.zip"])
 def test_an_unknown_scheme_is_refused(url: str, target: Path, settings: Settings) -> None:
-    expected = f"mine: unknown scheme in {url!r}; known: https, http, s3, file"
+    expected = f"mine: unknown scheme in {url!r}; known: https, http, s3, file, or give a path"
     assert refusal(ParamsError, Dataset(url=url), target, settings) == expected
 
 
@@ -256,7 +258,7 @@ def test_a_file_that_is_not_there_is_refused(
 
     text = refusal(ParamsError, Dataset(url=str(path)), target, settings)
 
-    assert text == f"mine: there is no file or folder {path}"
+    assert text == f"mine: there is no file or folder {path}; correct its address"
 
 
 def test_an_archive_without_fitting_pictures_is_refused(
@@ -266,7 +268,7 @@ def test_an_archive_without_fitting_pictures_is_refused(
 
     text = refusal(ImageError, entry, target, settings)
 
-    assert text == f"mine: no images found in {server.url}/a.zip that fit 'HR/*'"
+    assert text.startswith(f"mine: no images found in {server.url}/a.zip that fit 'HR/*'; ")
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
@@ -299,7 +301,7 @@ def test_where_a_data_set_comes_from() -> None:
 def test_without_a_mirror_an_archive_alone_has_no_source(target: Path, settings: Settings) -> None:
     text = refusal(ParamsError, Dataset(archive="T91.zip"), target, settings, name="t91")
 
-    assert text.startswith("t91 has no public URL with known contents; put T91.zip in a folder")
+    assert text.startswith("t91: it has no public URL with known contents; put T91.zip in a")
     assert "SISR_MIRROR" in text
 
 
@@ -571,3 +573,55 @@ def test_an_unpinned_archive_of_this_machine_may_change(tmp_path: Path) -> None:
         out.mkdir()
         fetch_dataset("set", Dataset(url=str(archive)), out, settings)
         assert (out / "a.png").read_bytes() == text
+
+
+def test_a_folder_that_changed_after_it_was_copied_is_told(workspace: Workspace) -> None:
+    params, catalogue = load_params(), load_catalogue()
+    folder = workspace.sources / "tiny_test"
+    assert changed_folders(params, catalogue) == {}  # nothing was copied yet
+    run_download(workspace)
+    assert changed_folders(params, catalogue) == {}
+
+    before = (folder / "clock.png").read_bytes()
+    (folder / "clock.png").write_bytes(before)  # newer, and the same
+    (folder / "notes.txt").write_text("no picture")
+    assert changed_folders(params, catalogue) == {}
+
+    (folder / "clock.png").write_bytes(before[:-1] + b"x")
+    (folder / "bridge.png").unlink()
+    (folder / "new.png").write_bytes(PNG)
+    (folder / "deep").mkdir()
+    (folder / "deep" / "newer.png").write_bytes(PNG)
+    expected = {"tiny_test": f"{folder} has changed: 2 new, 1 gone, 1 changed"}
+    assert changed_folders(params, catalogue) == expected
+
+    shutil.rmtree(folder)  # not there now: its copy is what there is
+    assert changed_folders(params, catalogue) == {}
+
+
+def test_a_name_with_a_dot_is_a_data_set_like_others(workspace: Workspace) -> None:
+    entries = {f"v1.{role}": {"url": str(workspace.sources / f"tiny_{role}")} for role in ROLES}
+    dump_yaml(entries, workspace.path / "datasets.yaml")
+    workspace.write_params(data={role: [f"v1.{role}"] for role in ROLES})
+
+    run_download(workspace)
+
+    assert len(list((workspace.path / "data/hr/test/v1.test").iterdir())) == 2
+
+
+def test_what_is_no_archive_is_not_kept_for_the_next_time(
+    server: Server, target: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.files["/a.zip"] = b"<html>Down for maintenance</html>"
+    entry = Dataset(url=f"{server.url}/a.zip")
+
+    text = refusal(ArchiveError, entry, target, settings)
+    assert text == (
+        f"mine: {server.url}/a.zip is neither a zip nor a tar archive but a web page; open its"
+        " address in a browser to see what it says"
+    )
+    assert capsys.readouterr().out == ""  # nobody is told to pin it
+
+    server.files["/a.zip"] = ZIP
+    fetch_dataset("mine", entry, target, settings)
+    assert contents(target) == {"a.png": PNG}

@@ -226,3 +226,26 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
         list_images(tmp_path)
     known = ".bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp"
     assert str(caught.value) == f"no images found in {tmp_path}; known: {known}"
+
+
+def test_the_orientation_that_a_camera_noted_is_not_followed(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+
+    assert read_image(tmp_path / "a.jpg").shape == (20, 30, 3)
+
+
+def test_the_preview_behind_a_camera_s_picture_is_ignored(tmp_path: Path) -> None:
+    preview = Image.new("RGB", (6, 4))
+    Image.new("RGB", (30, 20)).save(
+        tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview]
+    )
+
+    assert read_image(tmp_path / "a.jpg").shape == (20, 30, 3)
+
+
+def test_one_pixel_is_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png_bytes(1, 1, 8, RGB, b"\0\1\2\3"))
+
+    assert read_image(tmp_path / "a.png").tolist() == [[[1, 2, 3]]]

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -158,6 +159,22 @@ def test_a_size_that_takes_too_long_says_that_it_was_not_timed(
     assert skipped["skipped"].startswith("would take ")
     latency = build_report(params, {}).latency
     assert list(latency.loc[latency["architecture"] == "vdsr-published", "output_px"]) == [12]
+
+
+def test_the_order_of_the_test_sets_is_no_other_pictures(params: Params, tmp_path: Path) -> None:
+    for folder in (HR_FOLDER / "test", Path("data/lr/x2/test"), Path("data/lr/x3/test")):
+        shutil.copytree(folder / "tiny_test", folder / "again")
+    names = ("tiny_test", "again")
+    there, back = (
+        params.model_copy(update={"data": params.data.model_copy(update={"test": order})})
+        for order in (names, names[::-1])
+    )
+    import_(there, "vdsr", saved(vdsr_of_its_author(0.001), tmp_path / "vdsr.pth"))
+
+    shown, reasons = published_results(back)
+
+    assert reasons == []
+    assert [result["scale"] for result in shown] == [2, 3]
 
 
 def test_a_row_of_other_test_pictures_is_not_shown(
