@@ -23,7 +23,13 @@ from tasks.layout import CODE_FOLDER, shard_folder
 from tasks.shards import shard_checksums
 
 # What turns shards and a recipe into weights, besides the network.
-TRAINING_MODULES = ("tasks.train", "tasks.batches", "tasks.shards")
+TRAINING_MODULES = (
+    "tasks.train",
+    "tasks.training_step",
+    "tasks.workers",
+    "tasks.batches",
+    "tasks.shards",
+)
 
 
 def write_fingerprints() -> None:
@@ -58,7 +64,7 @@ def cell_fingerprint(params: Params, cell: Cell) -> str:
         "recipe": params.recipe(cell.architecture).model_dump(mode="json"),
         "cell": cell.model_dump(mode="json"),
         "seed": params.seed,
-        "num_threads": params.training.num_threads,
+        "settings": params.training.model_dump(mode="json"),
         "shards": {scale: shard_checksums(shard_folder(scale)) for scale in cell.scales},
         "network": network_code(cell.architecture),
         "training": {name: _module_sha256(name) for name in TRAINING_MODULES},

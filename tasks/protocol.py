@@ -6,14 +6,12 @@ Luminance networks: the 8-bit luminance goes double -> down -> up or network ->
 tables; nothing here is an option. One path for interpolations and networks.
 """
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.interpolation import enlarge
 from models.registry import Architecture
@@ -22,7 +20,6 @@ from tasks.color import as_rgb, grey_of_rgb, is_grey, luminance, to_8bit
 from tasks.config import Role
 from tasks.images import read_image
 from tasks.layout import picture_pairs
-from tasks.metrics import psnr_db
 
 
 @dataclass(frozen=True)
@@ -77,18 +74,3 @@ def sr_luminance(architecture: Architecture, picture: Picture, sr: Tensor) -> ND
     if architecture.channels == "y":
         return answer
     return grey_of_rgb(answer) if is_grey(picture.hr) else luminance(answer)
-
-
-def mean_psnr_db(
-    network: nn.Module, architecture: Architecture, pictures: Sequence[Picture], scale: int
-) -> float:
-    """The mean PSNR over some pictures; what validation during training shows."""
-    device = next(network.parameters()).device
-    network.eval()
-    values = []
-    with torch.inference_mode():
-        for picture in pictures:
-            sr = network(picture.x.to(device))
-            values.append(psnr_db(sr_luminance(architecture, picture, sr), picture.hr_y, scale))
-    network.train()
-    return math.fsum(values) / len(values)

@@ -9,14 +9,18 @@ the key `sisr`.
 
 import argparse
 import hashlib
+import itertools
 import json
 import math
-import sys
-from collections.abc import Iterator
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,18 +31,36 @@ from tasks.errors import ShardError
 from tasks.images import read_image
 from tasks.layout import picture_pairs, shard_folder
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 FORMAT = "sisr-patches-1"
 METADATA_KEY = "sisr"
 _MAX_HEADER_BYTES = 100 * 2**20
 _NUM_CHANNELS = 3
+_SAY_EVERY_S = 5.0
 # What reading a header gives that is JSON, but not that of a shard.
 _GARBLED = (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError)
 
 Patches = NDArray[np.uint8]
 
 
-def shard(names: tuple[str, ...], scale: int, shape: Shards) -> None:
+@dataclass(frozen=True)
+class Window:
+    """A square of a patch, in pixels."""
+
+    top: int
+    left: int
+    side: int
+
+
+Say = Callable[[str], None]
+
+
+def shard(names: tuple[str, ...], scale: int, shape: Shards, say: Say | None = None) -> None:
     """Cut the training pictures of one scale into shards under `data/shards/x<scale>`.
+
+    `say` gets a line every few seconds, and one at the end.
 
     Raises:
         ShardError: a picture that gave no patches or another number than planned.
@@ -46,55 +68,95 @@ def shard(names: tuple[str, ...], scale: int, shape: Shards) -> None:
     """
     pairs = [pair for name in names for pair in picture_pairs("train", name, scale)]
     with replacing_folder(shard_folder(scale)) as folder:
-        write_shards(pairs, folder, scale, shape)
+        write_shards(pairs, folder, scale, shape, say)
 
 
-def write_shards(pairs: list[tuple[Path, Path]], folder: Path, scale: int, shape: Shards) -> int:
+def write_shards(
+    pairs: list[tuple[Path, Path]], folder: Path, scale: int, shape: Shards, say: Say | None = None
+) -> int:
     """Pack the patches of (HR, LR) picture files; returns the number of patches.
 
-    Memory is bounded by one shard and one picture.
+    All cores decode, and the pictures are packed in their order. Memory is bounded by one shard
+    and two pictures for each core.
 
     Raises:
-        ShardError: a picture too small for a patch.
+        ShardError: a picture too small for a patch, HR and LR pictures that do not belong
+            together, or a picture that is not in the shards as planned.
         ImageError: a picture that is corrupt.
     """
     pair_bytes = _NUM_CHANNELS * (shape.patch_px**2 + (shape.patch_px // scale) ** 2)
-    from rich.progress import track
-
     capacity = max(1, shape.shard_mib * 2**20 // pair_bytes)
     writer = _Writer(folder, scale, shape.patch_px, capacity)
-    for hr_file, lr_file in track(
-        pairs, f"shard ×{scale}", transient=True, disable=not sys.stderr.isatty()
-    ):
-        source = f"{hr_file.parent.name}/{hr_file.name}"
-        writer.add(source, *cut(read_image(lr_file), read_image(hr_file), scale, shape, source))
-    return writer.close()
+    planned: list[tuple[str, int]] = []
+    speaker = _Speaker(f"shard ×{scale}", len(pairs), say)
+    for pair, (lr, hr) in zip(pairs, _decoded(pairs), strict=True):
+        source = _source(pair)
+        corners = _corners(lr, hr, scale, shape, source)
+        planned.append((source, len(corners)))
+        writer.add(source, lr, hr, corners)
+        speaker.tell(len(planned), writer.num_patches * pair_bytes)
+    writer.close()
+    speaker.tell(len(planned), writer.num_patches * pair_bytes, last=True)
+    _check_all_there(folder, planned)
+    return writer.num_patches
 
 
-def cut(
-    lr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, shape: Shards, source: str
-) -> tuple[Patches, Patches]:
-    """The aligned patches of one picture, as N×3×p×p and N×3×P×P.
+def _source(pair: tuple[Path, Path]) -> str:
+    return f"{pair[0].parent.name}/{pair[0].name}"
 
-    Patches lie `stride_px` apart; the last of a row or column is moved in, so
-    that every pixel of the (cropped) picture is in a patch. A grey picture
-    gives three equal channels.
+
+def _decoded(pairs: list[tuple[Path, Path]]) -> Iterator[tuple[Patches, Patches]]:
+    """The LR and HR pictures of each pair as 3×H×W, in order, some of them read ahead."""
+    # Threads suffice: decoding and copying release the interpreter's lock.
+    num_threads = os.cpu_count() or 1
+    waiting: deque[Future[tuple[Patches, Patches]]] = deque()
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
+        try:
+            for pair in pairs:
+                waiting.append(pool.submit(_planes_of_pair, pair))
+                if len(waiting) == 2 * num_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _planes_of_pair(pair: tuple[Path, Path]) -> tuple[Patches, Patches]:
+    hr_file, lr_file = pair
+    return _planes(read_image(lr_file)), _planes(read_image(hr_file))
+
+
+def _planes(picture: NDArray[np.uint8]) -> Patches:
+    """3×H×W, each plane in one piece; a grey picture three times."""
+    if picture.ndim == 2:  # noqa: PLR2004
+        return np.broadcast_to(picture, (_NUM_CHANNELS, *picture.shape))
+    return np.ascontiguousarray(picture.transpose(2, 0, 1))
+
+
+def _corners(
+    lr: Patches, hr: Patches, scale: int, shape: Shards, source: str
+) -> list[tuple[int, int]]:
+    """Where the patches of one picture lie, in LR pixels.
+
+    They lie `stride_px` apart; the last of a row or column is moved in, so that every pixel of the
+    (cropped) picture is in a patch.
 
     Raises:
-        ShardError: the picture is smaller than a patch.
+        ShardError: the picture is smaller than a patch, or its LR picture is another one's.
     """
+    if tuple(size // scale for size in hr.shape[1:]) != lr.shape[1:]:
+        raise ShardError(
+            f"{source} has {hr.shape[2]}×{hr.shape[1]} pixels and its ×{scale} LR picture"
+            f" {lr.shape[2]}×{lr.shape[1]}; run the `degrade` stage again"
+        )
     side, stride = shape.patch_px // scale, shape.stride_px // scale
-    rows = _offsets(lr.shape[0], side, stride)
-    columns = _offsets(lr.shape[1], side, stride)
+    rows, columns = (_offsets(size, side, stride) for size in lr.shape[1:])
     if not rows or not columns:
         raise ShardError(
             f"{source} gives no patch of {shape.patch_px} pixels; lower shards.patch_px"
         )
-    corners = [(row, column) for row in rows for column in columns]
-    return (
-        _patches(lr, corners, side),
-        _patches(hr, [(row * scale, column * scale) for row, column in corners], side * scale),
-    )
+    return [(row, column) for row in rows for column in columns]
 
 
 def _offsets(size: int, side: int, stride: int) -> list[int]:
@@ -104,14 +166,29 @@ def _offsets(size: int, side: int, stride: int) -> list[int]:
     return [min(k * stride, size - side) for k in range(num_strides + 1)]
 
 
-def _patches(picture: NDArray[np.uint8], corners: list[tuple[int, int]], side: int) -> Patches:
-    planes = picture[..., None] if picture.ndim == 2 else picture  # noqa: PLR2004
-    planes = np.broadcast_to(planes, (*planes.shape[:2], _NUM_CHANNELS)).transpose(2, 0, 1)
-    return np.stack([planes[:, y : y + side, x : x + side] for y, x in corners])
+def _check_all_there(folder: Path, planned: list[tuple[str, int]]) -> None:
+    """Compare what the written headers list with what was planned.
+
+    Raises:
+        ShardError: a picture is missing, or has another number of patches.
+    """
+    written: list[tuple[str, int]] = []
+    for each in _open_all(folder):
+        for name, num in each.sources:
+            if written and written[-1][0] == name:  # a picture that goes on in the next shard
+                written[-1] = (name, written[-1][1] + num)
+            else:
+                written.append((name, num))
+    if written != planned:
+        different = sorted(dict(set(planned) ^ set(written)))
+        raise ShardError(
+            f"{len(planned)} pictures were to be in {folder}, and {len(written)} are;"
+            f" not as planned: {', '.join(different[:5])}; shard them again"
+        )
 
 
 class _Writer:
-    """Collects patches and writes a shard whenever one is full."""
+    """Copies patches to their place and writes a shard whenever one is full."""
 
     def __init__(self, folder: Path, scale: int, patch_px: int, capacity: int) -> None:
         self._folder = folder
@@ -120,27 +197,31 @@ class _Writer:
         self._num_shards = 0
         self._fill = 0
         self._sources: list[tuple[str, int]] = []
-        side = patch_px // scale
-        self._lr = np.empty((capacity, _NUM_CHANNELS, side, side), np.uint8)
+        self._lr_px, self._hr_px = patch_px // scale, patch_px
+        self._lr = np.empty((capacity, _NUM_CHANNELS, self._lr_px, self._lr_px), np.uint8)
         self._hr = np.empty((capacity, _NUM_CHANNELS, patch_px, patch_px), np.uint8)
 
-    def add(self, source: str, lr: Patches, hr: Patches) -> None:
-        start = 0
-        while start < len(lr):
-            num = min(len(lr) - start, len(self._lr) - self._fill)
-            into = slice(self._fill, self._fill + num)
-            self._lr[into] = lr[start : start + num]
-            self._hr[into] = hr[start : start + num]
-            self._sources.append((source, num))
-            self._fill += num
-            start += num
+    @property
+    def num_patches(self) -> int:
+        """Patches taken so far."""
+        return self._num_written + self._fill
+
+    def add(self, source: str, lr: Patches, hr: Patches, corners: list[tuple[int, int]]) -> None:
+        """Take the patches of one picture."""
+        waiting = iter(corners)
+        while part := tuple(itertools.islice(waiting, len(self._lr) - self._fill)):
+            for place, (row, column) in enumerate(part, start=self._fill):
+                self._lr[place] = _square(lr, row, column, self._lr_px)
+                self._hr[place] = _square(hr, row * self._scale, column * self._scale, self._hr_px)
+            self._sources.append((source, len(part)))
+            self._fill += len(part)
             if self._fill == len(self._lr):
                 self._flush()
 
-    def close(self) -> int:
+    def close(self) -> None:
+        """Write what is left."""
         if self._fill:
             self._flush()
-        return self._num_written
 
     def _flush(self) -> None:
         from safetensors.numpy import save_file
@@ -161,6 +242,29 @@ class _Writer:
         self._num_written += self._fill
         self._fill = 0
         self._sources = []
+
+
+def _square(planes: Patches, top: int, left: int, side: int) -> Patches:
+    return planes[:, top : top + side, left : left + side]
+
+
+class _Speaker:
+    """Says how far the work is, not too often."""
+
+    def __init__(self, what: str, num_pictures: int, say: Say | None) -> None:
+        self._what, self._num_pictures, self._say = what, num_pictures, say
+        self._start_s = self._said_s = time.monotonic()
+
+    def tell(self, num_done: int, num_bytes: int, *, last: bool = False) -> None:
+        now_s = time.monotonic()
+        if self._say is None or not (last or now_s - self._said_s > _SAY_EVERY_S):
+            return
+        self._said_s = now_s
+        megabytes = num_bytes / 1e6
+        self._say(
+            f"{self._what}: {num_done} of {self._num_pictures} pictures, {megabytes:.0f} MB,"
+            f" {megabytes / max(now_s - self._start_s, 1e-3):.0f} MB/s"
+        )
 
 
 @dataclass(frozen=True)
@@ -225,7 +329,16 @@ class ShardSet:
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
-        return np.cumsum([len(each.lr) for each in self.shards])
+        return np.cumsum(self._lengths)
+
+    @cached_property
+    def _lengths(self) -> NDArray[np.int64]:
+        return np.array([len(each.lr) for each in self.shards])
+
+    @property
+    def hr_px(self) -> int:
+        """Side of the HR patches."""
+        return int(self.shards[0].hr.shape[-1])
 
     def gather(self, indices: NDArray[np.int64]) -> tuple[Patches, Patches]:
         """The patch pairs of these indices, in their order, as fresh arrays."""
@@ -234,18 +347,76 @@ class ShardSet:
             return only.lr[indices], only.hr[indices]
         lr = np.empty((len(indices), *self.shards[0].lr.shape[1:]), np.uint8)
         hr = np.empty((len(indices), *self.shards[0].hr.shape[1:]), np.uint8)
-        which = np.searchsorted(self._ends, indices, side="right")
-        for number in np.unique(which):
-            rows = np.flatnonzero(which == number)
+        for place, (number, row) in enumerate(self._places(indices)):
             each = self.shards[number]
-            local = indices[rows] - (self._ends[number] - len(each.lr))
-            lr[rows], hr[rows] = each.lr[local], each.hr[local]
+            lr[place], hr[place] = each.lr[row], each.hr[row]
         return lr, hr
+
+    def gather_windows(
+        self,
+        indices: NDArray[np.int64],
+        lr_window: Window,
+        hr_window: Window,
+        turns: NDArray[np.bool_],
+        *,
+        pinned: bool = False,
+    ) -> "tuple[Tensor, Tensor]":
+        """A window of each patch pair, after the patches were turned; nothing else is read.
+
+        `turns`, 3×N, say of each pair whether it is put upside down, mirrored and then transposed.
+        `pinned` memory is what a GPU can fetch by itself.
+        """
+        import torch
+
+        shapes = [(len(indices), _NUM_CHANNELS, w.side, w.side) for w in (lr_window, hr_window)]
+        lr, hr = (torch.empty(shape, dtype=torch.uint8, pin_memory=pinned) for shape in shapes)
+        lr_out, hr_out = lr.numpy(), hr.numpy()
+        lr_px, hr_px = (int(each.shape[-1]) for each in (self.shards[0].lr, self.shards[0].hr))
+        # One of eight pairs of slices for each patch, made once.
+        lr_slices = [_slices(lr_window, lr_px, turn) for turn in _ALL_TURNS]
+        hr_slices = [_slices(hr_window, hr_px, turn) for turn in _ALL_TURNS]
+        codes = (4 * turns[0] + 2 * turns[1] + turns[2]).tolist()
+        for place, ((number, row), code) in enumerate(
+            zip(self._places(indices), codes, strict=True)
+        ):
+            each = self.shards[number]
+            lr_patch = each.lr[row][lr_slices[code]]
+            hr_patch = each.hr[row][hr_slices[code]]
+            transposed = code & 1
+            lr_out[place] = lr_patch.swapaxes(1, 2) if transposed else lr_patch
+            hr_out[place] = hr_patch.swapaxes(1, 2) if transposed else hr_patch
+        return lr, hr
+
+    def _places(self, indices: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """For each index the number of its shard and the row in it."""
+        numbers = np.searchsorted(self._ends, indices, side="right")
+        rows = indices - (self._ends - self._lengths)[numbers]
+        return list(zip(numbers.tolist(), rows.tolist(), strict=True))
 
     def sources(self) -> Iterator[tuple[str, int]]:
         """Every source picture and its number of patches, in the patches' order."""
         for each in self.shards:
             yield from each.sources
+
+
+# Upside down, mirrored, transposed.
+_ALL_TURNS = tuple(itertools.product((False, True), repeat=3))
+
+
+def _slices(window: Window, side: int, turn: tuple[bool, ...]) -> tuple[slice, slice, slice]:
+    """Where the window of a turned patch lies in the patch as it is stored, before transposing."""
+    upside_down, mirrored, transposed = turn
+    top, left = (window.left, window.top) if transposed else (window.top, window.left)
+    rows = _along(top, window.side, side, upside_down)
+    columns = _along(left, window.side, side, mirrored)
+    return (slice(None), rows, columns)
+
+
+def _along(start: int, length: int, side: int, backwards: bool) -> slice:
+    if not backwards:
+        return slice(start, start + length)
+    stop = side - 1 - start - length
+    return slice(side - 1 - start, stop if stop >= 0 else None, -1)
 
 
 def shard_checksums(folder: Path) -> list[str]:
@@ -289,7 +460,8 @@ def _map(path: Path, entry: dict[str, Any], data_start: int) -> Patches:
     if path.stat().st_size < data_start + end:
         raise ShardError(f"{path} is truncated; shard it again")
     offset = data_start + start
-    return np.memmap(path, np.uint8, "r", offset=offset, shape=shape)
+    # A plain array over the mapping: np.memmap itself is slow to index.
+    return np.asarray(np.memmap(path, np.uint8, "r", offset=offset, shape=shape))
 
 
 def main() -> None:
@@ -297,7 +469,8 @@ def main() -> None:
     params = load_params()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=int, required=True, choices=params.scales)
-    shard(params.data.train, parser.parse_args().scale, params.shards)
+    scale = parser.parse_args().scale
+    shard(params.data.train, scale, params.shards, lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

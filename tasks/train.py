@@ -1,39 +1,51 @@
 """One cell's training: torch, numpy and the parameters, nothing that schedules.
 
 Data in: `data/shards/x<scale>`, validation pictures. Data out, in `cells/<cell>`:
-`weights.safetensors`, `history.csv` (loss and validation PSNR by step) and
-`training.json` (how long it took, on what). With a checkpoint file, an
-interrupted training goes on where it was and ends with the same weights.
+`weights.safetensors`, `history.csv` (loss and validation PSNR by step), `snapshots` (what the
+network made of one picture, by step) and `training.json` (how long it took, on what). With its
+checkpoint file, an interrupted training goes on where it was and ends with the same weights.
 """
 
 import argparse
 import csv
 import json
 import math
-import platform
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
 import models
-from tasks.atomic import replacing_file, replacing_folder, write_text
-from tasks.batches import Batch, Batches
-from tasks.config import Cell, Params, Recipe, load_params
-from tasks.errors import TrainingError
+from tasks.allocator import keep_freed_memory
+from tasks.atomic import replacing_folder, write_text
+from tasks.batches import Batches
+from tasks.checkpoint import DamagedCheckpoint, read_checkpoint, write_checkpoint
+from tasks.complexity import measure_complexity
+from tasks.config import Cell, Params, load_params
+from tasks.errors import SisrError, TrainingError
 from tasks.fingerprint import cell_fingerprint
 from tasks.layout import CELL_FOLDER, CHECKPOINT_FOLDER, shard_folder
-from tasks.protocol import load_pictures, mean_psnr_db
+from tasks.protocol import load_pictures
 from tasks.shards import METADATA_KEY, ShardSet
+from tasks.snapshots import Snapshots, snapshot_steps
+from tasks.timing import device_name
+from tasks.training_step import Learner, rate_factor
+from tasks.validation import ValidationSet
+from tasks.workers import Workers, current_workers
 
 # Loss points of a whole training; each costs the loop its only wait for the device.
 _NUM_LOSS_POINTS = 100
+# Besides those of the validations: what a crash may cost.
+_CHECKPOINT_EVERY_S = 60.0
+# Several workers end together, so they ask one another whether the time is up.
+_STEPS_BETWEEN_VOTES = 20
+# EX_TEMPFAIL of sysexits.h: nothing is wrong, try again.
+EXIT_OUT_OF_TIME = 75
 
 Row = dict[str, float | int]
 
@@ -48,41 +60,82 @@ class Progress:
     loss: float
     psnr_db: dict[int, float]
     steps_per_s: float
+    # What a person should know besides: a damaged checkpoint was found, say.
+    note: str = ""
 
     def __str__(self) -> str:
         psnrs = " ".join(f"×{scale} {value:.2f} dB" for scale, value in self.psnr_db.items())
+        note = f"  ({self.note})" if self.note else ""
         return (
             f"{self.cell}: step {self.step}/{self.num_steps}  loss {self.loss:.3g}"
-            f"  validation {psnrs or '–'}  {self.steps_per_s:.1f} steps/s"
+            f"  validation {psnrs or '–'}  {self.steps_per_s:.1f} steps/s{note}"
         )
 
 
-@dataclass(frozen=True)
-class Workplace:
-    """Where a cell trains: the device, its threads and the checkpoint to resume from."""
-
-    device: torch.device
-    num_threads: int
-    checkpoint: Path
-
-
 def train_cell(
-    params: Params, cell: Cell, folder: Path, report: Callable[[Progress], None]
-) -> None:
-    """Train one cell and put its weights, history and record into `folder`.
+    params: Params,
+    cell: Cell,
+    folder: Path,
+    report: Callable[[Progress], None],
+    *,
+    on_checkpoint: Callable[[Path], None] | None = None,
+    deadline_s: float | None = None,
+) -> bool:
+    """Train one cell and put its weights, history, record and snapshots into `folder`.
+
+    Whether it was finished: with `deadline_s` (seconds from now) the training stops in time, its
+    checkpoint written, and the next call goes on. `on_checkpoint` is called with the checkpoint's
+    path whenever one was written whole.
+
+    Where `torch.distributed` is initialised, every worker calls this: each takes its part of every
+    batch and all end with the same weights. The first alone reports and writes files.
 
     Raises:
-        TrainingError: the loss is not a number any more.
+        TrainingError: the loss is not a number any more, the GPU's memory is full, more workers
+            than pairs in a batch, or workers with different checkpoints.
         ShardError: no shards, or damaged ones.
     """
+    end_s = None if deadline_s is None else time.monotonic() + deadline_s
+    keep_freed_memory()
     torch.set_num_threads(params.training.num_threads)
-    checkpoint = CHECKPOINT_FOLDER / f"{cell.name}-{cell_fingerprint(params, cell)[:16]}.pt"
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    training = _Training(params, cell, Workplace(device, params.training.num_threads, checkpoint))
-    training.run(report)
-    with replacing_folder(folder) as temporary:
-        training.save(temporary)
+    checkpoint = checkpoint_file(params, cell)
+    try:
+        training = _Training(params, cell, current_workers(), checkpoint)
+        for line in training.notes:
+            print(line, file=sys.stderr, flush=True)
+        if not training.run(report, on_checkpoint, end_s):
+            return False
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(_memory_message(params, cell)) from error
+    if training.workers.is_first:
+        with replacing_folder(folder) as temporary:
+            training.save(temporary, cell_fingerprint(params, cell))
     checkpoint.unlink(missing_ok=True)
+    return True
+
+
+def _memory_message(params: Params, cell: Cell) -> str:
+    recipe = params.recipe(cell.architecture)
+    windows = "/".join(str(recipe.window_px(scale)) for scale in cell.scales)
+    return (
+        f"{cell.name}: the GPU's memory is full with batch_size {recipe.batch_size} and windows of"
+        f" {windows} px; lower batch_size or patch_px, or raise training.num_workers"
+    )
+
+
+def checkpoint_file(params: Params, cell: Cell) -> Path:
+    """Where a training keeps what it needs to go on; another recipe or data, another file."""
+    return CHECKPOINT_FOLDER / f"{cell.name}-{cell_fingerprint(params, cell)[:16]}.pt"
+
+
+def is_finished(params: Params, cell: Cell, folder: Path) -> bool:
+    """Whether `folder` holds the result of just this training, by the fingerprint in its record."""
+    record = folder / "training.json"
+    if not record.exists() or not (folder / "weights.safetensors").exists():
+        return False
+    about = json.loads(record.read_text("utf-8"))
+    made_of = (about.get("fingerprint"), about.get("validation"))
+    return made_of == (cell_fingerprint(params, cell), list(params.data.validation))
 
 
 def cell_seed(seed: int, cell: Cell) -> int:
@@ -93,258 +146,279 @@ def cell_seed(seed: int, cell: Cell) -> int:
 class _Training:
     """The state of one cell's training, and the loop over it."""
 
-    def __init__(self, params: Params, cell: Cell, workplace: Workplace) -> None:
+    def __init__(self, params: Params, cell: Cell, workers: Workers, checkpoint: Path) -> None:
         self.cell = cell
         self.recipe = params.recipe(cell.architecture)
-        self.workplace = workplace
+        self.params = params
+        self.workers = workers
+        self.checkpoint = checkpoint
+        self.notes: list[str] = []
+        if self.recipe.batch_size < workers.num:
+            raise TrainingError(
+                f"{cell.name}: {workers.num} workers cannot share a batch of"
+                f" {self.recipe.batch_size}; use fewer workers or raise batch_size"
+            )
         self.seed = cell_seed(params.seed, cell)
-        self.architecture = models.get(cell.architecture)
-        _set_precision(self.recipe)
-        self.networks = _networks(cell, self.seed, workplace.device)
-        self.optimizer = _optimizer(self.networks[cell.scales[0]], self.recipe)
-        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.learner = Learner(
+            cell, self.recipe, self.seed, workers, compiled=params.training.compile
+        )
+        architecture = models.get(cell.architecture)
         self.batches = Batches(
             shards={scale: ShardSet(shard_folder(scale)) for scale in cell.scales},
-            architecture=self.architecture,
+            architecture=architecture,
             batch_size=self.recipe.batch_size,
             window_px={scale: self.recipe.window_px(scale) for scale in cell.scales},
             seed=self.seed,
-            device=workplace.device,
+            device=workers.device,
+            rank=workers.rank,
+            num_workers=workers.num,
         )
         per_epoch = self.batches.steps_per_epoch
         self.num_steps = self.recipe.train_for.num_steps(per_epoch)
         self.validate_every = self.recipe.validate_every.num_steps(per_epoch)
-        self.pictures = {
-            scale: [
-                picture
-                for name in params.data.validation
-                for picture in load_pictures(self.architecture, "validation", name, scale)
-            ]
-            for scale in cell.scales
-        }
+        self.validation: dict[int, ValidationSet] = {}
+        self.snapshots = Snapshots()
+        if workers.is_first:
+            self._load_validation(params.data.validation)
         self.step = 0
-        self.seconds = 0.0
+        self.clock = _Clock()
         self.history: list[Row] = []
-        self.clocks = (time.perf_counter(), time.process_time())
+        # What the loss adds up to since the last row of the history, and over how many steps.
+        self.loss_sum = torch.zeros((), device=workers.device)
+        self.num_losses = 0
         self._resume()
 
-    def run(self, report: Callable[[Progress], None]) -> None:
-        """Train from the current step to the last one."""
+    def run(
+        self,
+        report: Callable[[Progress], None],
+        on_checkpoint: Callable[[Path], None] | None = None,
+        end_s: float | None = None,
+    ) -> bool:
+        """Train from the current step to the last one, or until `end_s` of the monotonic clock.
+
+        Whether the last step was reached; if not, the checkpoint says where to go on.
+        """
         every = max(1, self.num_steps // _NUM_LOSS_POINTS)
-        loss_sum = torch.zeros((), device=self.workplace.device)
-        num_losses, start, start_step = 0, time.perf_counter(), self.step
-        seconds_before = self.seconds
+        first_step, start_s = self.step, time.monotonic()
+        saved_s, looked_s, longest_s = start_s, start_s, 0.0
+        news = self.notes if first_step == 0 else []
         for batch in self.batches.from_step(self.step, self.num_steps):
-            rate = self._set_learning_rate()
-            loss_sum += self._optimize(batch, rate)
-            num_losses += 1
+            self.loss_sum += self.learner.step(batch, self._rate_factor())
+            self.num_losses += 1
             self.step += 1
             last = self.step == self.num_steps
             validate = last or self.step % self.validate_every == 0
-            if not (validate or self.step % every == 0):
-                continue
-            loss = self._checked(loss_sum.item() / num_losses)
-            loss_sum.zero_()
-            num_losses = 0
-            psnrs = self._validate() if validate else {}
-            elapsed = time.perf_counter() - start
-            self.seconds = seconds_before + elapsed
-            self._record(loss, rate, psnrs)
-            report(
-                Progress(
-                    self.cell.name,
-                    self.step,
-                    self.num_steps,
-                    loss,
-                    psnrs,
-                    (self.step - start_step) / elapsed,
-                )
-            )
-            if validate and not last:
-                self._checkpoint()
+            if validate or self.step % every == 0:
+                progress = self._look(validate)
+                if self.workers.is_first:
+                    elapsed_s = time.monotonic() - start_s
+                    rate = (self.step - first_step) / elapsed_s
+                    report(replace(progress, steps_per_s=rate, note="; ".join(news)))
+                    news = []
+            now_s = time.monotonic()
+            if not last and (validate or now_s - saved_s > _CHECKPOINT_EVERY_S):
+                self._save_checkpoint(on_checkpoint)
+                saved_s = now_s = time.monotonic()
+            looked_s, longest_s = now_s, max(longest_s, now_s - looked_s)
+            if not last and end_s is not None and self._is_time_up(now_s + 2 * longest_s > end_s):
+                self._save_checkpoint(on_checkpoint)
+                return False
+        if not self.learner.is_finite():
+            raise TrainingError(f"{self.cell.name}: weights are not finite; lower learning_rate")
+        return True
 
-    def save(self, folder: Path) -> None:
-        """Write weights, history and record into a folder."""
+    def save(self, folder: Path, fingerprint: str) -> None:
+        """Write weights, history, record and snapshots into a folder."""
         from safetensors.torch import save_file
 
-        state = self.networks[self.cell.scales[0]].state_dict()
-        if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
-            raise TrainingError(f"{self.cell.name}: weights are not finite; lower learning_rate")
         about = {"architecture": self.cell.architecture, "scales": self.cell.scales}
+        state = self.learner.network.state_dict()
         tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
         # One entry: safetensors writes several in an order that differs from run to run.
         save_file(tensors, folder / "weights.safetensors", {METADATA_KEY: json.dumps(about)})
         _write_csv(folder / "history.csv", self.history, self.cell.scales)
-        write_text(folder / "training.json", json.dumps(self._about_training(), indent=2))
+        self.snapshots.write(folder)
+        record = {"cell": self.cell.name, "fingerprint": fingerprint} | self._about_training()
+        write_text(folder / "training.json", json.dumps(record, indent=2))
 
-    def _optimize(self, batch: tuple[Batch, ...], rate: float) -> Tensor:
-        """One step; the loss stays on the device."""
-        self.optimizer.zero_grad(set_to_none=True)
-        num = sum(len(part.x) for part in batch)
-        loss = torch.zeros((), device=self.workplace.device)
-        with torch.autocast(
-            self.workplace.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"
-        ):
-            for part in batch:
-                x = part.x.contiguous(memory_format=torch.channels_last)
-                sr = self.networks[part.scale](x)
-                loss = loss + _loss(self.recipe, sr.float(), part.target) * (len(part.x) / num)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.recipe.gradient_clip_theta is not None:
-            nn.utils.clip_grad_value_(
-                self.networks[self.cell.scales[0]].parameters(),
-                self.recipe.gradient_clip_theta / rate,
+    def _load_validation(self, names: tuple[str, ...]) -> None:
+        architecture = models.get(self.cell.architecture)
+        for scale in self.cell.scales:
+            pictures = [
+                picture
+                for name in names
+                for picture in load_pictures(architecture, "validation", name, scale)
+            ]
+            self.validation[scale] = ValidationSet(
+                architecture, pictures, scale, self.workers.device
             )
-        self.optimizer.step()
-        return loss.detach()
+            self.snapshots.take_references(architecture, pictures[0], scale)
+        steps = [*range(self.validate_every, self.num_steps, self.validate_every), self.num_steps]
+        self.snapshot_steps = snapshot_steps(steps)
 
-    def _set_learning_rate(self) -> float:
-        """The rate of this step, a function of the step alone; returns the first group's."""
-        factor = _rate_factor(self.recipe, self.step, self.num_steps, self.batches.steps_per_epoch)
-        for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = base * factor
-        return float(self.optimizer.param_groups[0]["lr"])
+    def _rate_factor(self) -> float:
+        return rate_factor(self.recipe, self.step, self.num_steps, self.batches.steps_per_epoch)
 
-    def _validate(self) -> dict[int, float]:
-        return {
-            scale: mean_psnr_db(self.networks[scale], self.architecture, pictures, scale)
-            for scale, pictures in self.pictures.items()
-        }
-
-    def _checked(self, loss: float) -> float:
+    def _look(self, validate: bool) -> Progress:
+        """Wait for the device: the loss since the last look, and what validation says."""
+        loss = self.loss_sum.item() / self.num_losses
+        self.loss_sum.zero_()
+        self.num_losses = 0
+        # All workers have the same loss, so all of them stop here.
         if not math.isfinite(loss):
             raise TrainingError(
                 f"{self.cell.name} diverged: loss {loss} at step {self.step};"
                 " lower learning_rate or set gradient_clip_theta"
             )
-        return loss
+        psnrs = self._validate() if validate else {}
+        self._record(loss, psnrs)
+        return Progress(self.cell.name, self.step, self.num_steps, loss, psnrs, 0.0)
 
-    def _record(self, loss: float, rate: float, psnrs: dict[int, float]) -> None:
+    def _validate(self) -> dict[int, float]:
+        start_s = time.monotonic()
+        psnrs = {}
+        for scale, pictures in self.validation.items():
+            psnrs[scale], first = pictures.measure(self.learner.networks[scale])
+            if self.step in self.snapshot_steps:
+                self.snapshots.take(self.step, scale, first)
+        self.clock.validation_s += time.monotonic() - start_s
+        return psnrs
+
+    def _record(self, loss: float, psnrs: dict[int, float]) -> None:
         row: Row = {
             "step": self.step,
             "epoch": self.step / self.batches.steps_per_epoch,
-            "seconds": round(self.seconds, 3),
-            "learning_rate": rate,
+            "seconds": round(self.clock.seconds, 3),
+            "learning_rate": self.learner.rate,
             "loss": loss,
-            **self._load(),
+            "cpu_percent": round(self.clock.cpu_percent(), 1),
+            "memory_mib": round(_peak_memory_mib(self.workers.device), 1),
         }
         self.history.append(row | {f"psnr_db_x{scale}": value for scale, value in psnrs.items()})
 
-    def _load(self) -> Row:
-        """What the process took since the last row."""
-        before, self.clocks = self.clocks, (time.perf_counter(), time.process_time())
-        wall_s, cpu_s = (after - start for after, start in zip(self.clocks, before, strict=True))
-        cuda = self.workplace.device.type == "cuda"
-        return {
-            "cpu_percent": round(100 * cpu_s / wall_s, 1),
-            "memory_mib": round(_peak_memory_mib(cuda), 1),
-        }
+    def _is_time_up(self, mine: bool) -> bool:
+        """Whether to stop; several workers ask one another, and not at every step."""
+        if self.workers.num > 1 and self.step % _STEPS_BETWEEN_VOTES:
+            return False
+        return self.workers.any(mine)
 
-    def _checkpoint(self) -> None:
+    def _save_checkpoint(self, on_checkpoint: Callable[[Path], None] | None) -> None:
+        if not self.workers.is_first:
+            return
         state = {
             "step": self.step,
-            "seconds": self.seconds,
+            "clock": self.clock.state_dict(),
             "history": self.history,
-            "network": self.networks[self.cell.scales[0]].state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "notes": self.notes,
+            "loss_sum": self.loss_sum,
+            "num_losses": self.num_losses,
+            "learner": self.learner.state_dict(),
+            "snapshots": self.snapshots.state_dict(),
         }
-        with replacing_file(self.workplace.checkpoint) as temporary:
-            torch.save(state, temporary)
+        write_checkpoint(self.checkpoint, state)
+        if on_checkpoint is not None:
+            on_checkpoint(self.checkpoint)
 
     def _resume(self) -> None:
-        path = self.workplace.checkpoint
-        if not path.exists():
+        """Go on from the checkpoint, if there is one and it is whole at every worker."""
+        state: dict[str, Any] | None = None
+        damaged = False
+        if self.checkpoint.exists():
+            try:
+                state = read_checkpoint(self.checkpoint, self.workers.device)
+            except DamagedCheckpoint as error:
+                damaged = True
+                self.notes.append(f"{self.cell.name}: {error}; the training starts anew")
+        if self.workers.any(damaged):
             return
-        state: dict[str, Any] = torch.load(
-            path, map_location=self.workplace.device, weights_only=True
-        )
-        for network in self.networks.values():
-            network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
+        if not self.workers.agree(state["step"] if state else 0):
+            raise TrainingError(
+                f"{self.cell.name}: its workers have different checkpoints (this one's is of step"
+                f" {state['step'] if state else 0}); give each a copy of {self.checkpoint}"
+            )
+        if state:
+            self._restore(state)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.snapshots.load_state_dict(state["snapshots"])
+        self.clock.load_state_dict(state["clock"])
+        self.loss_sum.copy_(state["loss_sum"])
+        self.step, self.num_losses = state["step"], state["num_losses"]
+        self.history, self.notes = state["history"], state["notes"]
 
     def _about_training(self) -> dict[str, Any]:
-        cuda = self.workplace.device.type == "cuda"
+        training_s = self.clock.seconds - self.clock.validation_s
+        steps_per_s = self.num_steps / training_s
         return {
-            "cell": self.cell.name,
             "seed": self.seed,
+            "validation": list(self.params.data.validation),
             "num_steps": self.num_steps,
             "num_epochs": self.num_steps / self.batches.steps_per_epoch,
             "num_patches": {scale: len(each) for scale, each in self.batches.shards.items()},
-            "seconds": round(self.seconds, 3),
+            "seconds": round(self.clock.seconds, 3),
+            "validation_seconds": round(self.clock.validation_s, 3),
+            "cpu_seconds": round(self.clock.cpu_s, 3),
+            "steps_per_s": round(steps_per_s, 3),
+            "gflops": round(self._step_flops() * steps_per_s / 1e9, 3),
             "precision": self.recipe.precision,
-            "device": torch.cuda.get_device_name() if cuda else platform.machine() + " CPU",
-            "num_threads": self.workplace.num_threads,
+            "compile": self.params.training.compile,
+            "device": device_name(self.workers.device),
+            "num_workers": self.workers.num,
+            "num_threads": self.params.training.num_threads,
             "torch": torch.__version__,
-            "peak_memory_mib": _peak_memory_mib(cuda),
+            "peak_memory_mib": _peak_memory_mib(self.workers.device),
+            "notes": self.notes,
         }
 
-
-def _networks(cell: Cell, seed: int, device: torch.device) -> dict[int, nn.Module]:
-    """The network at each scale, all with the same weights at the start."""
-    networks = {}
-    for scale in cell.scales:
-        torch.manual_seed(seed)
-        network = models.create(cell.architecture, scale)
-        # Twice as fast as the default layout for SRCNN on a CPU, and what tensor cores want.
-        networks[scale] = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    first = networks[cell.scales[0]]
-    for network in networks.values():
-        # One set of weights: the others hold the first one's parameters themselves.
-        for name, parameter in first.named_parameters():
-            owner, _, leaf = name.rpartition(".")
-            setattr(network.get_submodule(owner), leaf, parameter)
-    return networks
+    def _step_flops(self) -> float:
+        """Floating-point operations of a step: forward once, backward about twice as much."""
+        per_pair = [
+            measure_complexity(
+                self.cell.architecture, scale, self.batches.window_px[scale]
+            ).num_flops
+            for scale in self.cell.scales
+        ]
+        return 3 * self.recipe.batch_size * sum(per_pair) / len(per_pair)
 
 
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = [{"params": list(network.parameters())}]
-    if recipe.last_layer_learning_rate is not None:
-        last = [module for module in network.modules() if list(module.parameters(recurse=False))]
-        tail = list(last[-1].parameters())
-        ids = {id(parameter) for parameter in tail}
-        body = [parameter for parameter in network.parameters() if id(parameter) not in ids]
-        groups = [{"params": body}, {"params": tail, "lr": recipe.last_layer_learning_rate}]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups,
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-        )
-    return torch.optim.Adam(
-        groups, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
-    )
+class _Clock:
+    """How long a training took, over all its sittings."""
+
+    def __init__(self) -> None:
+        self.validation_s = 0.0
+        self._before_s, self._cpu_before_s = 0.0, 0.0
+        self._start_s, self._cpu_start_s = time.monotonic(), time.process_time()
+        self._last = (self._start_s, self._cpu_start_s)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the first step."""
+        return self._before_s + time.monotonic() - self._start_s
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time of this worker."""
+        return self._cpu_before_s + time.process_time() - self._cpu_start_s
+
+    def cpu_percent(self) -> float:
+        """Processor time over wall time since the last question."""
+        before, self._last = self._last, (time.monotonic(), time.process_time())
+        wall_s, cpu_s = (after - start for after, start in zip(self._last, before, strict=True))
+        return 100 * cpu_s / wall_s
+
+    def state_dict(self) -> dict[str, float]:
+        """The times so far, for a checkpoint."""
+        return {"seconds": self.seconds, "cpu_s": self.cpu_s, "validation_s": self.validation_s}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on counting from a checkpoint."""
+        self._before_s, self._cpu_before_s = state["seconds"], state["cpu_s"]
+        self.validation_s = state["validation_s"]
 
 
-def _rate_factor(recipe: Recipe, step: int, num_steps: int, steps_per_epoch: int) -> float:
-    """What the learning rate is multiplied with at a step (counted from 0)."""
-    if recipe.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * step / num_steps))
-    if recipe.schedule == "step":
-        assert recipe.decay_every is not None
-        assert recipe.decay_factor is not None
-        return recipe.decay_factor ** (step // recipe.decay_every.num_steps(steps_per_epoch))
-    return 1.0
-
-
-def _loss(recipe: Recipe, sr: Tensor, hr: Tensor) -> Tensor:
-    function = functional.mse_loss if recipe.loss == "mse" else functional.l1_loss
-    if recipe.loss_reduction == "sum":
-        return function(sr, hr, reduction="sum") / len(sr)
-    return function(sr, hr)
-
-
-def _set_precision(recipe: Recipe) -> None:
-    tf32 = recipe.precision != "fp32"
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.allow_tf32 = tf32
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-
-
-def _peak_memory_mib(cuda: bool) -> float:
-    if cuda:
+def _peak_memory_mib(device: torch.device) -> float:
+    if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     import resource
 
@@ -360,14 +434,58 @@ def _write_csv(path: Path, history: list[Row], scales: tuple[int, ...]) -> None:
         writer.writerows(history)
 
 
-def main() -> None:
-    """The stage's command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cell", required=True, help="srcnn-x2, or vdsr for a joint training")
+def main() -> int:
+    """The stage's command; its exit code."""
+    arguments = _arguments()
     params = load_params()
-    cell = params.cell(parser.parse_args().cell)
-    train_cell(params, cell, CELL_FOLDER / cell.name, lambda progress: print(progress, flush=True))
+    cells = list(params.cells) if arguments.all else [params.cell(each) for each in arguments.cell]
+    end_s = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
+    num_failed = 0
+    for place, cell in enumerate(cells):
+        folder = CELL_FOLDER / cell.name
+        left_s = None if end_s is None else end_s - time.monotonic()
+        if is_finished(params, cell, folder):
+            print(f"{cell.name}: skipped, {folder} holds this very training's result", flush=True)
+            continue
+        try:
+            finished = (left_s is None or left_s > 0) and train_cell(
+                params, cell, folder, _print, deadline_s=left_s
+            )
+        except SisrError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            num_failed += 1
+            continue
+        if not finished:
+            left = [each.name for each in cells[place:]]
+            print(f"out of time; left: {', '.join(left)}. Run the same command again to go on.")
+            return EXIT_OUT_OF_TIME
+    return 1 if num_failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Train cells of params.yaml one after the other, each into cells/<cell>.",
+        epilog=f"Exit code 0: all trained; 1: one failed, the others were trained;"
+        f" {EXIT_OUT_OF_TIME}: out of time, run again to go on.",
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--cell",
+        action="append",
+        help="srcnn-x2, or vdsr for a joint training; may be given several times",
+    )
+    which.add_argument("--all", action="store_true", help="every cell, in the order of params.yaml")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="stop before so many minutes are over, with a checkpoint to go on from",
+    )
+    return parser.parse_args()
+
+
+def _print(progress: Progress) -> None:
+    print(progress, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

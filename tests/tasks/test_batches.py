@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from torch import Tensor
 
 import models
 from models.interpolation import enlarge
-from tasks.batches import Batch, Batches, dihedral
+from tasks.batches import Batch, Batches, enlarge_window
 from tasks.config import Shards
-from tasks.shards import ShardSet, write_shards
+from tasks.shards import ShardSet, Window, write_shards
 
 MakeShards = Callable[..., ShardSet]
 
@@ -368,22 +369,49 @@ def test_a_network_gets_luminance_or_rgb_as_it_takes_it(
             )
 
 
-def test_each_picture_is_flipped_and_turned_by_its_own_signs() -> None:
-    corner = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
-    flips = torch.tensor(
-        [
-            [False, True, False, False, True],  # upside down
-            [False, False, True, False, True],  # mirrored
-            [False, False, False, True, True],  # then transposed
-        ]
-    )
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize(("top", "side"), [(0, 24), (0, 7), (5, 12), (13, 11)])
+def test_enlarging_a_window_is_cutting_it_from_the_enlarged_patch(
+    scale: int, top: int, side: int
+) -> None:
+    lr_px = 24 // scale
+    lr = torch.rand(3, 2, lr_px, lr_px, dtype=torch.float64, generator=torch.manual_seed(scale))
+    whole, hr_window = Window(0, 0, lr_px), Window(top, 24 - side - top // 2, side)
 
-    turned = dihedral(corner.expand(5, 1, 2, 2), flips)
+    window = enlarge_window(lr, whole, hr_window, scale, lr_px)
 
-    assert turned[:, 0].tolist() == [
-        [[1, 2], [3, 4]],
-        [[3, 4], [1, 2]],
-        [[2, 1], [4, 3]],
-        [[1, 3], [2, 4]],
-        [[4, 2], [3, 1]],
+    rows = slice(hr_window.top, hr_window.top + side)
+    columns = slice(hr_window.left, hr_window.left + side)
+    expected = enlarge(lr, scale)[..., rows, columns]
+    torch.testing.assert_close(window, expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 5])
+@pytest.mark.parametrize("architecture", ["edsr", "vdsr"])
+def test_workers_share_the_batch_of_a_single_one(
+    architecture: str, num_workers: int, make_shards: MakeShards
+) -> None:
+    scales = (2, 3) if architecture == "vdsr" else (2,)
+    shards = {scale: make_shards([noisy_pair(61, 62, scale)], scale) for scale in scales}
+    alone = list(batches_of(shards, architecture, batch_size=7).from_step(3, 8))
+
+    of_ranks = [
+        list(
+            replace(
+                batches_of(shards, architecture, batch_size=7), rank=rank, num_workers=num_workers
+            ).from_step(3, 8)
+        )
+        for rank in range(num_workers)
     ]
+
+    for step, whole in enumerate(alone):
+        for part in whole:
+            for rank, steps in enumerate(of_ranks):
+                (own,) = [each for each in steps[step] if each.scale == part.scale] or [None]
+                if own is None:  # fewer pairs of this scale than workers
+                    assert len(part.x) <= rank
+                    continue
+                # Enlargement multiplies larger matrices for a larger batch.
+                expected = part.x[rank::num_workers]
+                torch.testing.assert_close(own.x, expected, rtol=0, atol=1e-6)
+                assert torch.equal(own.target, part.target[rank::num_workers])

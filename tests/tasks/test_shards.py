@@ -2,6 +2,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from tasks import shards as shards_module
 from tasks.config import Settings, Shards, load_catalogue, load_params
 from tasks.degrade import degrade
 from tasks.download import download
 from tasks.errors import ImageError, ShardError
-from tasks.shards import Shard, ShardSet, cut, shard, shard_checksums, write_shards
+from tasks.shards import Shard, ShardSet, Window, _corners, shard, shard_checksums, write_shards
 from tests.conftest import Workspace
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -132,7 +134,7 @@ def test_the_number_of_patches_is_the_fewest_that_reach_the_end(
 ) -> None:
     hr, lr = noisy_pair(height, width, scale, 0, colour=False)
 
-    patches, _ = cut(lr, hr, scale, shape(12, stride), "a")
+    corners = _corners(rgb(lr), rgb(hr), scale, shape(12, stride), "a")
 
     def expected(size: int) -> int:
         num = 1
@@ -140,7 +142,7 @@ def test_the_number_of_patches_is_the_fewest_that_reach_the_end(
             num += 1
         return num
 
-    assert len(patches) == expected(height) * expected(width)
+    assert len(set(corners)) == len(corners) == expected(height) * expected(width)
 
 
 def test_patches_as_large_as_the_picture_are_the_picture(tmp_path: Path, folder: Path) -> None:
@@ -169,6 +171,62 @@ def test_a_picture_smaller_than_a_patch_is_refused(tmp_path: Path, folder: Path)
         write_shards(pairs, folder, 2, shape())
     expected = "hr/1.png gives no patch of 24 pixels; lower shards.patch_px"
     assert str(caught.value) == expected
+
+
+def test_an_lr_picture_of_another_size_is_refused(tmp_path: Path, folder: Path) -> None:
+    (hr, _), (_, lr) = noisy_pair(48, 48, 2, 1), noisy_pair(50, 48, 2, 2)
+
+    with pytest.raises(ShardError) as caught:
+        write_shards(save_pairs(tmp_path, (hr, lr)), folder, 2, shape())
+    assert str(caught.value) == (
+        "hr/0.png has 48×48 pixels and its ×2 LR picture 24×25; run the `degrade` stage again"
+    )
+
+
+def test_a_picture_that_gets_lost_is_noticed(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = shards_module._Writer.add
+
+    def lose_one(writer: Any, source: str, *patches: Any) -> None:
+        if source != "hr/1.png":
+            add(writer, source, *patches)
+
+    monkeypatch.setattr(shards_module._Writer, "add", lose_one)
+    pairs = save_pairs(tmp_path, *(noisy_pair(48, 48, 2, seed) for seed in range(3)))
+
+    with pytest.raises(ShardError) as caught:
+        write_shards(pairs, folder, 2, shape())
+    assert str(caught.value) == (
+        f"3 pictures were to be in {folder}, and 2 are; not as planned: hr/1.png; shard them again"
+    )
+
+
+def test_progress_is_said_now_and_then(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = save_pairs(tmp_path, *(noisy_pair(48, 48, 2, seed) for seed in range(20)))
+    said: list[str] = []
+
+    write_shards(pairs, folder, 2, shape(), said.append)
+    assert len(said) == 1  # a quick one, only the last line
+    # 9 patches of 24 and 12 pixels from each picture.
+    num_bytes = 20 * 9 * 3 * (24 * 24 + 12 * 12)
+    assert said[0].startswith(f"shard ×2: 20 of 20 pictures, {num_bytes / 1e6:.0f} MB, ")
+
+    monkeypatch.setattr(shards_module, "_SAY_EVERY_S", -1.0)
+    write_shards(pairs, folder, 2, shape(), said.append)
+    assert [line.split()[2] for line in said[1:]] == [*map(str, range(1, 21)), "20"]
+
+
+def test_more_pictures_than_are_read_ahead_stay_in_order(tmp_path: Path, folder: Path) -> None:
+    pairs = save_pairs(tmp_path, *(noisy_pair(24, 24, 2, seed) for seed in range(40)))
+
+    write_shards(pairs, folder, 2, shape())
+
+    _, hr = read_with_the_library(folder)
+    for number, patch in enumerate(hr):
+        np.testing.assert_array_equal(patch, rgb(noisy_pair(24, 24, 2, number)[0]))
 
 
 @pytest.fixture
@@ -217,6 +275,34 @@ def test_pairs_are_gathered_in_the_order_asked_for_across_shards(
         np.testing.assert_array_equal(got_hr, hr[indices])
     got_lr[:] = 0  # fresh arrays: what is done to them does not reach the file
     np.testing.assert_array_equal(shards.gather(np.array([7]))[0], lr[[7]])
+
+
+def test_windows_are_cut_from_turned_pairs(three_shards: tuple[Path, int]) -> None:
+    folder, num = three_shards
+    lr, hr = read_with_the_library(folder)
+    draw = np.random.default_rng(1)
+    indices = draw.integers(0, num, 40)
+    turns = draw.integers(0, 2, (3, 40)).astype(bool)
+
+    for lr_window, hr_window in (
+        (Window(3, 7, 11), Window(6, 14, 22)),
+        (Window(0, 13, 11), Window(25, 0, 23)),
+        (Window(0, 0, 24), Window(0, 0, 48)),
+    ):
+        got = ShardSet(folder).gather_windows(indices, lr_window, hr_window, turns)
+        for patches, whole, window in zip(got, (lr, hr), (lr_window, hr_window), strict=True):
+            assert patches.is_contiguous()
+            for place, index in enumerate(indices):
+                turned = whole[index]
+                if turns[0, place]:
+                    turned = np.flipud(turned.transpose(1, 2, 0)).transpose(2, 0, 1)
+                if turns[1, place]:
+                    turned = np.fliplr(turned.transpose(1, 2, 0)).transpose(2, 0, 1)
+                if turns[2, place]:
+                    turned = np.stack([channel.T for channel in turned])
+                rows = slice(window.top, window.top + window.side)
+                columns = slice(window.left, window.left + window.side)
+                np.testing.assert_array_equal(patches[place], turned[:, rows, columns])
 
 
 def test_pairs_are_gathered_from_a_single_shard(tmp_path: Path, folder: Path) -> None:

@@ -5,21 +5,36 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import models
+from tasks.checkpoint import read_checkpoint
 from tasks.config import Params, Settings, load_catalogue
 from tasks.degrade import degrade
 from tasks.download import download
 from tasks.errors import TrainingError
+from tasks.fingerprint import cell_fingerprint
 from tasks.layout import CELL_FOLDER, CHECKPOINT_FOLDER
 from tasks.shards import shard
-from tasks.train import Progress, cell_seed, train_cell
-from tests.conftest import REPOSITORY, Workspace
+from tasks.timing import device_name
+from tasks.train import (
+    EXIT_OUT_OF_TIME,
+    Progress,
+    cell_seed,
+    checkpoint_file,
+    is_finished,
+    main,
+    train_cell,
+)
+from tasks.training_step import Learner
+from tests.conftest import REPOSITORY, Workspace, params_values_with
 
 
 def prepare(params: Params) -> None:
@@ -125,6 +140,20 @@ def test_a_training_that_diverges_says_so(workspace: Workspace, tmp_path: Path) 
     assert not (tmp_path / "a").exists()
 
 
+def test_a_full_gpu_is_told_with_the_batch_size(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = workspace.write_params()
+    prepare(params)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Learner, "step", full)
+    with pytest.raises(TrainingError, match="memory is full with batch_size 4 and windows of 24"):
+        train(params, "srcnn-x2", tmp_path / "a")
+
+
 def test_one_training_serves_several_scales(workspace: Workspace, tmp_path: Path) -> None:
     recipe = {
         "optimizer": "sgd",
@@ -198,9 +227,207 @@ def test_a_network_learns(workspace: Workspace, tmp_path: Path) -> None:
     assert progress[-1].psnr_db[2] > progress[0].psnr_db.get(2, 0)
 
 
+def stopped(params: Params, folder: Path, step: int) -> None:
+    """Train CNN_SMALL and break off while a step is reported."""
+
+    def stop(progress: Progress) -> None:
+        if progress.step == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_cell(params, params.cell("cnn_small-x2"), folder, stop)
+
+
+def losses(folder: Path) -> list[str]:
+    with (folder / "history.csv").open(newline="") as opened:
+        return [row["loss"] for row in csv.DictReader(opened)]
+
+
+def test_checkpoints_by_time_change_no_number(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after every step, also between two points of the loss, and a stop at each of them."""
+    monkeypatch.setattr("tasks.train._NUM_LOSS_POINTS", 2)
+    train(params, "cnn_small-x2", tmp_path / "undisturbed")
+    cell = params.cell("cnn_small-x2")
+    seen: list[Path] = []
+
+    monkeypatch.setattr("tasks.train._CHECKPOINT_EVERY_S", 0.0)
+    sittings = 1
+    while not train_cell(
+        params, cell, tmp_path / "a", lambda _: None, on_checkpoint=seen.append, deadline_s=0.0
+    ):
+        sittings += 1
+
+    assert sittings == 6  # one step each
+    assert set(seen) == {checkpoint_file(params, cell)}
+    assert len(seen) == 2 * 5  # by time, and at the end of the sitting
+    assert sha256(tmp_path / "a") == sha256(tmp_path / "undisturbed")
+    assert losses(tmp_path / "a") == losses(tmp_path / "undisturbed")
+    for name in ("step-0000003-x2.png", "step-0000006-x2.png", "hr-x2.png", "bicubic-x2.png"):
+        one, other = (tmp_path / each / "snapshots" / name for each in ("a", "undisturbed"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_checkpoint_is_whole_when_it_is_handed_over(params: Params, tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    def look(path: Path) -> None:
+        steps.append(read_checkpoint(path, torch.device("cpu"))["step"])
+
+    cell = params.cell("cnn_small-x2")
+    assert train_cell(params, cell, tmp_path / "a", lambda _: None, on_checkpoint=look)
+
+    assert steps == [3]  # after the validation that is not the last
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "other"])
+def test_a_damaged_checkpoint_is_said_and_not_used(
+    damage: str, params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(params, "cnn_small-x2", tmp_path / "undisturbed")
+    stopped(params, tmp_path / "a", 5)
+    path = checkpoint_file(params, params.cell("cnn_small-x2"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes({"changed": data, "cut": data[:-100], "other": b"PK"}[damage])
+    capsys.readouterr()
+
+    first, *_ = train(params, "cnn_small-x2", tmp_path / "a")
+
+    assert first.step == 1
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"cnn_small-x2: {path} is ")
+    assert said.endswith("; the training starts anew")
+    assert said in str(first)
+    assert json.loads((tmp_path / "a/training.json").read_text())["notes"] == [said]
+    assert sha256(tmp_path / "a") == sha256(tmp_path / "undisturbed")
+
+
+def test_the_record_says_what_trained_and_how_fast(params: Params, tmp_path: Path) -> None:
+    train(params, "srcnn-x2", tmp_path / "a")
+
+    record = json.loads((tmp_path / "a/training.json").read_text())
+    assert record["fingerprint"] == cell_fingerprint(params, params.cell("srcnn-x2"))
+    assert record["device"] == device_name(torch.device("cpu"))
+    assert record["num_workers"] == 1
+    assert record["precision"] == "fp32"
+    assert record["cpu_seconds"] > 0
+    seconds = record["seconds"] - record["validation_seconds"]
+    assert record["steps_per_s"] == pytest.approx(6 / seconds, rel=0.02)
+    # 8,032 weights, one multiply-add each for every pixel of 4 windows of 24×24, three passes.
+    flops = 3 * 2 * 8032 * 4 * 24 * 24
+    assert record["gflops"] == pytest.approx(flops * record["steps_per_s"] / 1e9, rel=0.02)
+
+
+def test_snapshots_show_the_validation_picture_getting_better(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    values = params_values_with({})["trained"]["cnn_small"]
+    params = workspace.write_params(
+        trained={"cnn_small": values | {"train_for": "160 steps", "validate_every": "20 steps"}}
+    )
+    prepare(params)
+
+    train(params, "cnn_small-x2", tmp_path / "a")
+
+    folder = tmp_path / "a/snapshots"
+    # Six of the eight validations: every 8/6th.
+    steps = [40, 60, 80, 120, 140, 160]
+    names = [f"step-{step:07d}-x2.png" for step in steps]
+    assert sorted(path.name for path in folder.glob("step-*")) == names
+    # 61×74, cropped to even: 60 pixels in the middle.
+    hr, *rest = (
+        np.asarray(Image.open(folder / name)).astype(float)
+        for name in ("hr-x2.png", "bicubic-x2.png", *names)
+    )
+    assert {each.shape for each in (hr, *rest)} == {(60, 60, 3)}
+    bicubic, *_, last = (float(((each - hr) ** 2).mean()) for each in rest)
+    assert last < bicubic
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    values = params_values_with({})
+    plain = workspace.write_params()
+    prepare(plain)
+    compiled = workspace.write_params(training=values["training"] | {"compile": True})
+
+    train(plain, "cnn_small-x2", tmp_path / "plain")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, of its compiler
+        train(compiled, "cnn_small-x2", tmp_path / "compiled")
+
+    a, b = (load_file(tmp_path / each / "weights.safetensors") for each in ("plain", "compiled"))
+    for name in a:
+        torch.testing.assert_close(b[name], a[name], rtol=1e-3, atol=1e-5)
+    assert json.loads((tmp_path / "compiled/training.json").read_text())["compile"] is True
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    return main()
+
+
+def test_all_cells_are_trained_in_order_and_skipped_when_they_are_there(
+    params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "--all") == 0
+    said = capsys.readouterr().out
+    assert said.index("cnn_small-x2: step 6/6") < said.index("srcnn-x2: step 1/6")
+
+    assert run_main(monkeypatch, "--cell", "srcnn-x2", "--cell", "cnn_small-x2") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{name}: skipped, cells/{name} holds this very training's result"
+        for name in ("srcnn-x2", "cnn_small-x2")
+    ]
+
+    # Another recipe, or another validation set, is another training.
+    assert is_finished(params, params.cell("srcnn-x2"), CELL_FOLDER / "srcnn-x2")
+    recipe = params.trained["srcnn"].model_copy(update={"learning_rate": 0.01})
+    data = params.data.model_copy(update={"validation": ("other",)})
+    for change in ({"trained": {"srcnn": recipe}}, {"data": data}):
+        changed = params.model_copy(update=change)
+        assert not is_finished(changed, changed.cell("srcnn-x2"), CELL_FOLDER / "srcnn-x2")
+
+
+def test_time_runs_out_and_the_next_command_goes_on(
+    params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(params, "cnn_small-x2", Path("undisturbed"))
+    left = "out of time; left: cnn_small-x2, srcnn-x2. Run the same command again to go on."
+
+    assert run_main(monkeypatch, "--all", "--minutes", "0.00001") == EXIT_OUT_OF_TIME == 75
+    assert capsys.readouterr().out.splitlines()[-1] == left
+    assert not CELL_FOLDER.exists() or not list(CELL_FOLDER.iterdir())
+    assert run_main(monkeypatch, "--all") == 0
+
+    said = capsys.readouterr().out
+    assert "cnn_small-x2: step 6/6" in said
+    assert sha256(CELL_FOLDER / "cnn_small-x2") == sha256(Path("undisturbed"))
+
+
+def test_a_cell_that_fails_does_not_keep_the_others_from_training(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = params_values_with({})["trained"]
+    wild = values["srcnn"] | {"learning_rate": 1e30}
+    prepare(workspace.write_params(trained={"srcnn": wild, "cnn_small": values["cnn_small"]}))
+
+    assert run_main(monkeypatch, "--all") == 1
+
+    said = capsys.readouterr()
+    assert said.err.startswith("error: srcnn-x2 diverged: loss")
+    assert "cnn_small-x2: step 6/6" in said.out
+
+
 def test_the_command_trains_without_any_engine_installed(params: Params) -> None:
     """`python -m tasks.train` as on a machine that has torch, numpy and little else."""
     missing = ["prefect", "ray", "mlflow", "dvc", "boto3", "pandas", "matplotlib", "rich", "httpx"]
+    missing += ["skimage", "sklearn", "psutil", "filelock", "pyarrow", "typer", "requests"]
     code = (
         "import runpy, sys\n"
         f"sys.modules.update(dict.fromkeys({missing}))\n"

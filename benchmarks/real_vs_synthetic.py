@@ -1,0 +1,115 @@
+"""Steps a second with real batches over steps a second with one synthetic batch, used again.
+
+The recipes are those of params.yaml, one thread. Both take turns of some twenty steps in one
+process, and the ratio is taken within a round: by wall time, and by processor time, which other
+jobs of the machine disturb less and in which what the reading thread does counts as well. Pin the
+process to one core and to two and compare:
+
+    taskset -c 0 python -m benchmarks.real_vs_synthetic
+    taskset -c 0,1 python -m benchmarks.real_vs_synthetic
+"""
+
+import os
+
+# before numpy and torch load their thread pools
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import models
+from benchmarks.measuring import machine, matrix_gflops, memcpy_mb_per_s, rates, spread
+from benchmarks.sharding import SCALE, SHAPE, make_pictures
+from tasks.allocator import keep_freed_memory
+from tasks.batches import Batch, Batches
+from tasks.complexity import measure_complexity
+from tasks.config import load_params
+from tasks.shards import ShardSet, write_shards
+from tasks.training_step import Learner
+from tasks.workers import current_workers
+
+NUM_STEPS = 20
+
+
+def steps(learner: Learner, batches: Iterator[tuple[Batch, ...]]) -> Callable[[], float]:
+    """Seconds of wall time for some steps."""
+
+    def run() -> float:
+        start_s = time.perf_counter()
+        for _ in range(NUM_STEPS):
+            learner.step(next(batches), 1.0)
+        return time.perf_counter() - start_s
+
+    return run
+
+
+def by_processor(run: Callable[[], float], into: list[float]) -> Callable[[], float]:
+    """The same, with its processor time put aside."""
+
+    def wrapped() -> float:
+        start_s = time.process_time()
+        wall_s = run()
+        into.append(time.process_time() - start_s)
+        return wall_s
+
+    return wrapped
+
+
+def compare(name: str, shards: ShardSet, num_rounds: int) -> None:
+    """Print one architecture's ratio."""
+    params = load_params()
+    cell, recipe = params.cell(f"{name}-x{SCALE}"), params.recipe(name)
+    workers = current_workers()
+    learner = Learner(cell, recipe, 1, workers, compiled=False)
+    window = {SCALE: recipe.window_px(SCALE)}
+    batches = Batches(
+        {SCALE: shards}, models.get(name), recipe.batch_size, window, 1, workers.device
+    )
+    real = batches.from_step(0, 10**9)
+    kept = next(batches.from_step(0, 1))
+    cpu_s: dict[str, list[float]] = {"real": [], "synthetic": []}
+    found = rates(
+        {
+            "real": by_processor(steps(learner, real), cpu_s["real"]),
+            "synthetic": by_processor(steps(learner, repeat(kept)), cpu_s["synthetic"]),
+            "mm": matrix_gflops,
+        },
+        num_rounds,
+    )
+    by_cpu = np.array(cpu_s["synthetic"][1:]) / np.array(cpu_s["real"][1:])
+    flops = 3 * recipe.batch_size * measure_complexity(name, SCALE, window[SCALE]).num_flops
+    gflops = flops * NUM_STEPS / np.array(cpu_s["synthetic"][1:]) / 1e9
+    print(f"\n{name}: {spread(NUM_STEPS / found['real'], 1)} steps/s with real batches")
+    print(f"  real ÷ synthetic, wall time:       {spread(found['synthetic'] / found['real'], 3)}")
+    print(f"  real ÷ synthetic, processor time:  {spread(by_cpu, 3)}")
+    print(f"  arithmetic of a step:              {spread(gflops, 1)} GFLOP/s")
+    print(f"  of torch.mm on this core:          {spread(100 * gflops / found['mm'], 1)} %")
+
+
+def main() -> None:
+    """Print the ratios of both small networks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=25)
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    print(machine())
+    print(f"memcpy: {memcpy_mb_per_s():,.0f} MB/s, torch.mm: {matrix_gflops():.0f} GFLOP/s")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "shards").mkdir()
+        write_shards(make_pictures(folder, 4), folder / "shards", SCALE, SHAPE)
+        shards = ShardSet(folder / "shards")
+        for name in ("cnn_small", "srcnn"):
+            compare(name, shards, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""What a training's network makes of one picture while it learns: small PNGs for the report.
+
+The middle of the first validation picture, as 8-bit luminance or RGB, whichever the network gives:
+`step-<step>-x<scale>.png`, and beside them once `hr-x<scale>.png` and `bicubic-x<scale>.png`.
+They live in the checkpoint until the training is done.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.interpolation import enlarge
+from models.registry import Architecture
+from tasks.color import as_rgb
+from tasks.images import write_png
+from tasks.protocol import Picture, sr_picture
+
+FOLDER = "snapshots"
+MAX_SNAPSHOTS = 6
+SIDE_PX = 96
+
+
+class Snapshots:
+    """The pictures taken so far, by file name."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, NDArray[np.uint8]] = {}
+
+    def take(self, step: int, scale: int, sr: NDArray[np.uint8]) -> None:
+        """Keep the middle of an answer, C×H×W."""
+        picture = sr[0] if len(sr) == 1 else sr.transpose(1, 2, 0)
+        self._taken[f"step-{step:07d}-x{scale}.png"] = middle(picture, scale)
+
+    def take_references(self, architecture: Architecture, picture: Picture, scale: int) -> None:
+        """Keep the same place of the HR picture and of its bicubic enlargement."""
+        hr = picture.hr_y if architecture.channels == "y" else as_rgb(picture.hr)
+        x = picture.x if architecture.enlarged else enlarge(picture.x, scale)
+        self._taken[f"hr-x{scale}.png"] = middle(hr, scale)
+        self._taken[f"bicubic-x{scale}.png"] = middle(sr_picture(architecture, x), scale)
+
+    def write(self, folder: Path) -> None:
+        """Write them all into `folder`/snapshots."""
+        (folder / FOLDER).mkdir()
+        for name, picture in sorted(self._taken.items()):
+            write_png(folder / FOLDER / name, picture)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The pictures as tensors, for a checkpoint."""
+        return {name: torch.from_numpy(picture) for name, picture in self._taken.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on with the pictures of a checkpoint."""
+        self._taken = {name: tensor.cpu().numpy() for name, tensor in state.items()}
+
+
+def middle(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """The middle of H×W or H×W×3, at most 96 pixels wide, on the grid of the LR pixels."""
+    height, width = picture.shape[:2]
+    side = min(SIDE_PX, height, width) // scale * scale
+    top, left = ((size - side) // 2 // scale * scale for size in (height, width))
+    return np.ascontiguousarray(picture[top : top + side, left : left + side])
+
+
+def snapshot_steps(validation_steps: Sequence[int]) -> frozenset[int]:
+    """At most six of the validations, evenly spaced, the last one among them."""
+    num = len(validation_steps)
+    wanted = min(num, MAX_SNAPSHOTS)
+    return frozenset(validation_steps[-(-(k + 1) * num // wanted) - 1] for k in range(wanted))

@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import models
+from tasks.color import luminance
+from tasks.protocol import prepare
+from tasks.snapshots import Snapshots, middle, snapshot_steps
+
+
+@pytest.mark.parametrize(
+    ("num_validations", "expected"),
+    [
+        (1, [1]),
+        (4, [1, 2, 3, 4]),
+        (6, [1, 2, 3, 4, 5, 6]),
+        (12, [2, 4, 6, 8, 10, 12]),
+        (100, [17, 34, 50, 67, 84, 100]),
+    ],
+)
+def test_at_most_six_evenly_spaced_with_the_last(num_validations: int, expected: list[int]) -> None:
+    assert sorted(snapshot_steps(range(1, num_validations + 1))) == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "scale", "rows", "columns"),
+    [
+        ((200, 300), 2, (52, 148), (102, 198)),
+        ((201, 150, 3), 3, (51, 147), (27, 123)),
+        ((61, 74), 4, (0, 60), (4, 64)),
+    ],
+)
+def test_the_middle_lies_on_the_grid_of_lr_pixels(
+    shape: tuple[int, ...], scale: int, rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+    np.testing.assert_array_equal(middle(picture, scale), picture[slice(*rows), slice(*columns)])
+
+
+@pytest.mark.parametrize("architecture", ["srcnn", "cnn_small", "edsr_baseline"])
+def test_snapshots_survive_a_checkpoint_and_become_pictures(
+    architecture: str, tmp_path: Path
+) -> None:
+    about = models.get(architecture)
+    draw = np.random.default_rng(0)
+    hr = draw.integers(0, 256, (110, 120, 3), dtype=np.uint8)
+    lr = draw.integers(0, 256, (55, 60, 3), dtype=np.uint8)
+    answer = draw.integers(0, 256, (about.num_channels, 110, 120), dtype=np.uint8)
+    taken = Snapshots()
+    taken.take_references(about, prepare(about, "a", hr, lr, 2), 2)
+    taken.take(30, 2, answer)
+
+    resumed = Snapshots()
+    resumed.load_state_dict(taken.state_dict())
+    resumed.write(tmp_path)
+
+    names = ["bicubic-x2.png", "hr-x2.png", "step-0000030-x2.png"]
+    assert sorted(path.name for path in (tmp_path / "snapshots").iterdir()) == names
+    read = {name: np.asarray(Image.open(tmp_path / "snapshots" / name)) for name in names}
+    inside = (slice(6, 102), slice(12, 108))
+    as_seen = luminance(hr) if about.channels == "y" else hr
+    np.testing.assert_array_equal(read["hr-x2.png"], as_seen[inside])
+    shown = answer[0] if about.channels == "y" else answer.transpose(1, 2, 0)
+    np.testing.assert_array_equal(read["step-0000030-x2.png"], shown[inside])
+    assert read["bicubic-x2.png"].shape == as_seen[inside].shape
+
+
+def test_the_bicubic_picture_is_the_interpolations(tmp_path: Path) -> None:
+    about = models.get("srcnn")
+    hr = np.random.default_rng(0).integers(0, 256, (96, 96), dtype=np.uint8)
+    picture = prepare(about, "a", hr, hr[::2, ::2], 2)
+    taken = Snapshots()
+    taken.take_references(about, picture, 2)
+    taken.write(tmp_path)
+
+    x = prepare(models.get("bicubic"), "a", hr, hr[::2, ::2], 2).x
+    expected = np.floor(models.create("bicubic", 2)(x)[0, 0].numpy().clip(0, 1) * 255 + 0.5)
+    shown = np.asarray(Image.open(tmp_path / "snapshots/bicubic-x2.png")).astype(int)
+    assert np.abs(shown - expected).max() <= 1  # single against double precision
+    assert (shown != expected).mean() < 0.001
