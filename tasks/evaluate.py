@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,13 +20,13 @@ from tasks.atomic import write_text
 from tasks.color import is_grey, luminance_with_grey_converted
 from tasks.complexity import measure_complexity
 from tasks.config import Cell, Params, load_params
-from tasks.errors import WeightsError
 from tasks.fingerprint import folder_sha256
 from tasks.images import read_image
 from tasks.layout import HR_FOLDER, picture_pairs, result_file, weights_file
 from tasks.metrics import measure
 from tasks.protocol import Picture, prepare, sr_luminance, sr_picture
 from tasks.timing import MIN_REPEATS, OUTPUT_SIZES_PX, measure_latency
+from tasks.weights import load_weights
 
 # A large network takes minutes for a large picture on a CPU. The least that timing calls it.
 MAX_TIMING_S = 60.0
@@ -110,7 +109,7 @@ def _call_s(row: dict[str, Any], size_px: int) -> float:
 
 def data_sha256(datasets: Sequence[str]) -> str:
     """Which pictures the numbers are of."""
-    return "+".join(folder_sha256(HR_FOLDER / "test" / name)[:16] for name in datasets)
+    return "+".join(folder_sha256(HR_FOLDER / "test" / name)[:16] for name in sorted(datasets))
 
 
 def load_network(cell: Cell | None, architecture: str, scale: int) -> nn.Module:
@@ -123,21 +122,6 @@ def load_network(cell: Cell | None, architecture: str, scale: int) -> nn.Module:
     if cell is not None:
         load_weights(network, weights_file(cell.name))
     return network
-
-
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a safetensors file into a network.
-
-    Raises:
-        WeightsError: no such file, not safetensors, or names or shapes that do not fit.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        network.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise WeightsError(f"{path} cannot be loaded: {error}; train the cell again") from error
 
 
 def _evaluate_dataset(

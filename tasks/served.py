@@ -1,7 +1,8 @@
 """A registered network as MLflow loads it: a description and safetensors, no pickle, no code.
 
 Every one of them takes LR pictures N×3×h×w and gives SR pictures N×3×H×W, RGB
-in 0–1, float32, whatever the network inside works on.
+in 0–1, float32, whatever the network inside works on. This file and what it
+imports travel with the weights (`tasks/shipped_code.py`): keep its imports few.
 """
 
 import json
@@ -16,8 +17,8 @@ from torch import nn
 import models
 from models.registry import Architecture
 from tasks.errors import WeightsError
-from tasks.evaluate import load_weights
-from tasks.upscale import super_resolve
+from tasks.super_resolve import super_resolve
+from tasks.weights import load_weights
 
 WEIGHTS_FILE = "weights.safetensors"
 ABOUT_FILE = "network.json"

@@ -1,98 +1,44 @@
 """On a real SQLite MLflow: who becomes champion, and what bad references are told."""
 
 import json
-from collections.abc import Callable
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import models
 from tasks import tracking
-from tasks.config import Params, Settings, load_catalogue
-from tasks.degrade import degrade
-from tasks.download import download
+from tasks.config import Params, Settings
 from tasks.errors import StoreError, WeightsError
-from tasks.evaluate import data_sha256
-from tasks.layout import CELL_FOLDER, result_file, weights_file
-from tasks.report import write_report
+from tasks.layout import CELL_FOLDER
 from tasks.tracking import Registered, best_registered, load_registered, log_benchmark
 from tests.conftest import Workspace
+from tests.tasks.stand_in import prepare, train_badly, write_tables
 
-pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.timeout(120)]
-
-ImageRows = Callable[..., list[dict[str, object]]]
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.timeout(300)]
 
 
 @pytest.fixture
 def params(workspace: Workspace) -> Params:
     """One cell, with test pictures and no interpolations."""
-    params = workspace.write_params(interpolations=[])
-    params = params.model_copy(update={"trained": {"cnn_small": params.trained["cnn_small"]}})
-    download(params, load_catalogue(), Settings())
-    degrade(2)
-    return params
-
-
-def train_badly(params: Params, psnr_db: float, seed: int, data: str | None = None) -> None:
-    """Leave on disk what a training and an evaluation leave, with a PSNR of our choice."""
-    torch.manual_seed(seed)
-    cell = CELL_FOLDER / "cnn_small-x2"
-    cell.mkdir(parents=True, exist_ok=True)
-    save_file(models.create("cnn_small", 2).state_dict(), weights_file("cnn_small-x2"))
-    (cell / "history.csv").write_text(
-        "step,epoch,seconds,learning_rate,loss,psnr_db_x2\n1,0.1,0.5,0.01,0.25,\n2,0.2,1,0.01,0.125,30\n"
-    )
-    record = {"num_steps": 2, "seconds": 1.0, "device": "a CPU", "precision": "fp32"}
-    (cell / "training.json").write_text(json.dumps(record))
-    image = {
-        "architecture": "cnn_small",
-        "dataset": "tiny_test",
-        "scale": 2,
-        "image": "bridge.png",
-        "psnr_db": psnr_db,
-        "ssim": 0.9,
-        "psnr_db_grey_as_rgb": psnr_db,
-        "ssim_grey_as_rgb": 0.9,
-        "latency_ms": 1.0,
-    }
-    result = {
-        "architecture": "cnn_small",
-        "scale": 2,
-        "test_data_sha256": data or data_sha256(["tiny_test"]),
-        "images": [image],
-        "latency": [
-            {
-                "output_px": 256,
-                "latency_ms": 1.0,
-                "latency_p25_ms": 0.9,
-                "latency_p75_ms": 1.1,
-                "num_repeats": 3,
-                "peak_memory_mib": 1.0,
-                "input_px": 256,
-                "device": "a CPU",
-                "num_threads": 1,
-                "precision": "fp32",
-            }
-        ],
-        "complexity": {
-            "num_parameters": 1683,
-            "num_multiply_adds": 1,
-            "num_flops": 2,
-            "input_px": 128,
-            "output_px": 128,
-        },
-    }
-    file = result_file("cnn_small", 2)
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(result))
-    write_report(params, {})
+    return prepare(workspace)
 
 
 def log(params: Params) -> Registered:
     (registered,) = log_benchmark(params, Settings())
     return registered
+
+
+def client() -> Any:
+    """MLflow's own client on the workspace's store."""
+    import mlflow
+
+    return mlflow.MlflowClient(tracking.tracking_uri(Settings()))
 
 
 def test_a_version_reigns_only_if_it_beats_the_reigning_one(params: Params) -> None:
@@ -190,3 +136,107 @@ def test_the_receipt_names_runs_and_versions(params: Params) -> None:
             "is_champion": True,
         }
     ]
+
+
+def test_the_same_results_are_logged_once(params: Params) -> None:
+    train_badly(params, psnr_db=30.0, seed=1)
+    first = log(params)
+    again = log(params)
+
+    assert again == first
+    experiment = client().get_experiment_by_name("sisr")
+    runs = client().search_runs([experiment.experiment_id])
+    assert sorted(run.info.run_name.split()[0] for run in runs) == ["benchmark", "cnn_small-x2"]
+    assert "[All rows, best first](#/experiments/1/runs?" in experiment.tags["mlflow.note.content"]
+
+
+def test_the_run_shows_its_numbers_tables_and_figures(params: Params) -> None:
+    train_badly(params, psnr_db=30.0, seed=1)
+    run = client().get_run(log(params).run_id)
+
+    assert run.data.metrics["psnr_db/tiny_test-x2"] == 30.0
+    assert run.data.metrics["psnr_db"] == 30.0
+    assert run.data.metrics["train/loss"] == 0.125
+    assert run.data.tags["architecture"] == "cnn_small"
+    assert run.data.tags["scale"] == "2"
+    assert run.data.tags["source"] == "trained"
+    note = run.data.tags["mlflow.note.content"].replace("&emsp;", "")
+    assert "| tiny_test ×2 | 30.000 | 0.9000 | 1.0 |" in note
+    shown = json.loads(run.data.tags["mlflow.loggedArtifacts"])
+    assert {"path": "tables/images.json", "type": "table"} in shown
+    table = client().load_table("1", "tables/images.json", [run.info.run_id])
+    assert table.to_dict("records")[0]["psnr_db"] == 30.0
+    figures = [each.path for each in client().list_artifacts(run.info.run_id, "figures")]
+    assert figures == ["figures/comparison-tiny_test-x2.png", "figures/training-cnn_small-x2.png"]
+    (dataset,) = run.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.tags[0].value) == ("tiny_test", "test")
+    assert dataset.dataset.digest == run.data.tags["test_data_sha256"]
+    parent = client().get_run(run.data.tags["mlflow.parentRunId"])
+    assert "#### tiny_test ×2" in parent.data.tags["mlflow.note.content"]
+    reported = {each.path for each in client().list_artifacts(parent.info.run_id, "report")}
+    assert {"report/report.html", "report/figures", "report/summary.parquet"} <= reported
+
+
+def test_the_version_says_what_it_is(params: Params) -> None:
+    train_badly(params, psnr_db=30.0, seed=1)
+    run_id = log(params).run_id
+
+    version = client().get_model_version("cnn_small-x2", "1")
+    assert version.run_id == run_id
+    assert version.tags["psnr_db/tiny_test-x2"] == "30.0"
+    assert version.description.startswith("Trained here, on tiny_train.")
+    about = client().get_registered_model("cnn_small-x2").description
+    assert "**cnn_small**, enlarges pictures ×2." in about
+    assert 'mlflow.pyfunc.load_model("models:/cnn_small-x2@champion")' in about
+
+
+# A process that could not import sisr: the logged code has to do.
+_ALONE = """
+import json, sys
+import numpy as np
+class NoSisr:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("flows", "ray", "prefect", "dvc", "boto3", "ruamel"):
+            raise ImportError(name)
+sys.meta_path.insert(0, NoSisr())
+sys.path = [p for p in sys.path if p not in ("", sys.argv[2])]
+import mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/cnn_small-x2@champion")
+np.save("sr.npy", model.predict(np.load("lr.npy")))
+shape = model.metadata.get_input_schema().inputs[0].shape
+print(json.dumps({"shape": shape, "code": sys.modules["tasks.served"].__file__}))
+"""
+
+
+def test_a_process_without_sisr_loads_the_network(params: Params, tmp_path: Path) -> None:
+    train_badly(params, psnr_db=30.0, seed=1)
+    log(params)
+    uri = tracking.tracking_uri(Settings())
+    lr = np.random.default_rng(0).uniform(0, 1, (2, 3, 17, 11)).astype(np.float32)
+    np.save(tmp_path / "lr.npy", lr)
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _ALONE, uri, str(Path(__file__).parents[2])],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["shape"] == [-1, 3, -1, -1]
+    assert "/mlartifacts/" in answer["code"]
+    sr = np.load(tmp_path / "sr.npy")
+    assert sr.shape == (2, 3, 34, 22)
+    assert np.array_equal(sr, load_registered("cnn_small-x2", 2, Settings()).predict(lr))
+
+
+def test_a_row_that_failed_is_not_logged(params: Params) -> None:
+    train_badly(params, psnr_db=30.0, seed=1)
+    log(params)
+    (CELL_FOLDER / "cnn_small-x2").rename("elsewhere")  # and its result is of an earlier run
+    write_tables(params, {"cnn_small-x2": "diverged"})
+
+    assert log_benchmark(params, Settings()) == []
