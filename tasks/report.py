@@ -1,9 +1,9 @@
-"""Result files -> tables and figures; pandas does the tables, nothing is computed twice.
+"""Result files -> tables, figures and one page; pandas does the tables, nothing is computed twice.
 
-Data in: `results/*.json`, imported weights' too, `cells/*/`. Data out, in `report/`: `summary` (one
-row for every architecture, scale and data set), `images` (one for every
-picture), `latency` and `training` (every history), as CSV and Parquet;
-`summary.md`; `tables.md` and `tables/`, in the papers' layouts; figures; and
+Data in: `results/*.json`, imported weights' too, `cells/*/`, test pictures. Data out, in `report/`:
+`report.html`, everything in one file; `summary` (one row for every architecture, scale and data
+set), `images` (one for every picture), `latency` and `training` (every history), as CSV and
+Parquet; `summary.md`; `tables.md` and `tables/`, in the papers' layouts; `figures/`; and
 `metrics.json` for `dvc metrics`.
 """
 
@@ -19,15 +19,56 @@ import pandas as pd
 
 from tasks.atomic import replacing_folder, write_text
 from tasks.config import Cell, Params, load_params
+from tasks.crops import BASELINE
 from tasks.errors import DataError
-from tasks.figures import plot_training
+from tasks.headline import headlines
+from tasks.html_page import html_page
+from tasks.illustrations import FIGURES, illustrate
 from tasks.importing import published_results, row_name
 from tasks.layout import CELL_FOLDER, METRICS_FILE, REPORT_FOLDER, result_file
+from tasks.origin import git_commit
 from tasks.published_tables import published
-from tasks.tables import PaperTable, as_text, beside_published, markdown_table, marked, paper_tables
+from tasks.tables import (
+    PaperTable,
+    as_count,
+    as_text,
+    beside_published,
+    markdown_table,
+    markdown_text,
+    marked,
+    paper_tables,
+)
 
 Format = Literal["md", "csv", "latex", "json"]
+# What stands first in every table, for those who read the file itself.
+_FIRST = [
+    "architecture",
+    "dataset",
+    "scale",
+    "psnr_db",
+    "ssim",
+    "latency_ms",
+    "num_parameters",
+    "num_multiply_adds",
+]
 _KEYS = ["dataset", "scale", "architecture"]
+_MEASURES = ["psnr_db", "ssim", "psnr_db_grey_as_rgb", "ssim_grey_as_rgb", "latency_ms"]
+_COSTS = [
+    "architecture",
+    "scale",
+    "source",
+    "num_parameters",
+    "num_multiply_adds",
+    "test_data_sha256",
+    "timed_device",
+    "timed_num_threads",
+    "timed_precision",
+    "cell",
+    "num_steps",
+    "train_s",
+    "device",
+    "precision",
+]
 _LATEX_DIGITS = {"psnr_db": "{:.2f}".format, "ssim": "{:.4f}".format, "latency_ms": "{:.1f}".format}
 
 
@@ -42,43 +83,49 @@ class Report:
 
 
 def write_report(params: Params, failures: Mapping[str, str]) -> Report:
-    """Write the tables and figures; a failed cell (name -> reason) is a failed row.
+    """Write the tables, the figures and the page; a failed cell (name -> reason) is a failed row.
+
+    An interpolation, which has no cell, fails under its own name.
 
     Raises:
-        FileNotFoundError: a row is missing though its cell did not fail.
+        FileNotFoundError: a row is missing though nothing failed.
     """
     report = build_report(params, failures)
+    in_papers_layouts = paper_tables(report.summary, report.latency, report.training)
+    commit = git_commit()
     with replacing_folder(REPORT_FOLDER) as folder:
         for name, table in vars(report).items():
             table.to_csv(folder / f"{name}.csv", index=False)
             table.to_parquet(folder / f"{name}.parquet", index=False)
-        write_text(folder / "summary.md", markdown(report.summary))
-        _write_paper_tables(paper_tables(report.summary, report.latency, report.training), folder)
-        histories = {str(name): rows for name, rows in report.training.groupby("cell", sort=False)}
-        if histories:
-            plot_training(histories, folder / "training.png")
+        write_text(folder / "summary.md", _summary_page(report.summary, commit))
+        _write_paper_tables(in_papers_layouts, folder)
+        drawn = illustrate(params, report.summary, report.images, report.training, folder / FIGURES)
+        page = html_page(params, report.summary, in_papers_layouts, drawn, folder / FIGURES, commit)
+        write_text(folder / "report.html", page)
     write_text(METRICS_FILE, json.dumps(_metrics(report.summary), indent=1) + "\n")
     return report
 
 
 def build_report(params: Params, failures: Mapping[str, str]) -> Report:
     """The tables, from the result files."""
-    results, failed = [], []
+    results: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
     for architecture, scale, cell in _rows(params):
-        if cell is not None and cell.name in failures:
-            failed.append((architecture, scale, failures[cell.name]))
-        else:
+        reason = failures.get(cell.name if cell is not None else architecture)
+        if reason is None:
             results.append(json.loads(result_file(architecture, scale).read_text("utf-8")))
+        else:
+            failed += _failed_rows(params, architecture, scale, reason)
     results += _imported(params)
-    images = pd.DataFrame([row for result in results for row in result["images"]])
+    images = pd.DataFrame(
+        [row for result in results for row in result["images"]],
+        columns=["architecture", "dataset", "scale", "image", *_MEASURES],
+    )
     summary = _summary(params, results, images)
-    for architecture, scale, reason in failed:
-        for dataset in params.data.test:
-            row = {"dataset": dataset, "scale": scale, "architecture": architecture}
-            row |= {"status": "failed", "error": reason.strip().splitlines()[-1]}
-            row |= {"source": "trained"}
-            summary = pd.concat([summary, pd.DataFrame([row])], ignore_index=True)
-    summary = beside_published(summary, published())
+    if failed:
+        summary = pd.concat([summary, pd.DataFrame(failed)], ignore_index=True)
+    summary = beside_published(_with_gain(summary), published())
+    summary = summary[[*_FIRST, *summary.columns.difference(_FIRST, sort=False)]]
     return Report(summary, images, _latency(results), _training(params, failures))
 
 
@@ -118,16 +165,14 @@ def read_summary(dataset: str | None = None, scale: int | None = None) -> pd.Dat
 
 def formatted(summary: pd.DataFrame, form: Format) -> str:
     """The summary as text: everything for programs, what a page has room for in LaTeX."""
-    first = ["architecture", "dataset", "scale", "psnr_db", "ssim", "latency_ms", "num_parameters"]
     if form == "md":
         return markdown(summary)
     if form == "latex":
-        rows = summary.loc[summary["status"] == "ok", first]
+        rows = summary.loc[summary["status"] == "ok", _FIRST]
         return str(rows.to_latex(index=False, escape=True, formatters=_LATEX_DIGITS))
-    rows = summary[[*first, *summary.columns.difference(first, sort=False)]]
     if form == "csv":
-        return str(rows.to_csv(index=False))
-    return str(rows.to_json(orient="records", indent=1)) + "\n"
+        return str(summary.to_csv(index=False))
+    return str(summary.to_json(orient="records", indent=1)) + "\n"
 
 
 def _cells(rows: pd.DataFrame) -> pd.DataFrame:
@@ -138,6 +183,7 @@ def _cells(rows: pd.DataFrame) -> pd.DataFrame:
         "SSIM": marked(rows["ssim"], 4),
         "latency (ms)": as_text(rows["latency_ms"], "{:.1f}"),
         "parameters": as_text(rows["num_parameters"], "{:,.0f}"),
+        "multiply-adds": as_count(rows["num_multiply_adds"]),
         "published PSNR": as_text(rows["published_psnr_db"], "{:.2f}"),
         "difference": as_text(rows["difference_psnr_db"], "{:+z.2f}"),
     }
@@ -152,6 +198,16 @@ def _cells(rows: pd.DataFrame) -> pd.DataFrame:
             )
         }
     )
+
+
+def _summary_page(summary: pd.DataFrame, commit: str) -> str:
+    """For a pull request: what is best, the tables, where they come from."""
+    lines = [each.markdown() for each in headlines(summary)]
+    failed = summary[summary["status"] == "failed"]
+    for row in failed.to_dict("records"):
+        place = f"{row['dataset']} ×{row['scale']}"
+        lines.append(f"- {place}: **{row['architecture']} failed**: {markdown_text(row['error'])}")
+    return "\n".join(lines) + f"\n\n{markdown(summary)}\nCode: `{commit}`\n"
 
 
 def _write_paper_tables(tables: list[PaperTable], folder: Path) -> None:
@@ -186,26 +242,50 @@ def _trained(params: Params, failures: Mapping[str, str]) -> list[Cell]:
 
 def _summary(params: Params, results: list[dict[str, Any]], images: pd.DataFrame) -> pd.DataFrame:
     """Means over the pictures of each data set, and what the network costs."""
-    measures = ["psnr_db", "ssim", "psnr_db_grey_as_rgb", "ssim_grey_as_rgb", "latency_ms"]
-    grouped = images.groupby(_KEYS, sort=False)
-    summary = grouped[measures].mean().assign(num_images=grouped.size()).reset_index()
-    costs = pd.DataFrame(
-        [
-            {
-                "architecture": result["architecture"],
-                "scale": result["scale"],
-                "source": _source(params, result),
-                "num_parameters": result["complexity"]["num_parameters"],
-                "num_multiply_adds": result["complexity"]["num_multiply_adds"],
-                "test_data_sha256": result["test_data_sha256"],
-                **_timing_record(result["latency"][0]),
-                **_training_record(params, result["architecture"], result["scale"]),
-            }
-            for result in results
-        ]
-    )
+    grouped = images.astype(dict.fromkeys(_MEASURES, float)).groupby(_KEYS, sort=False)
+    summary = grouped[_MEASURES].mean().assign(num_images=grouped.size()).reset_index()
+    costs = pd.DataFrame([_costs(params, result) for result in results], columns=_COSTS)
     summary = summary.merge(costs, on=["architecture", "scale"], how="left")
     return summary.assign(status="ok", error="")
+
+
+def _costs(params: Params, result: dict[str, Any]) -> dict[str, Any]:
+    """What all rows of one network at one scale share."""
+    return {
+        "architecture": result["architecture"],
+        "scale": result["scale"],
+        "source": _source(params, result),
+        "num_parameters": result["complexity"]["num_parameters"],
+        "num_multiply_adds": result["complexity"]["num_multiply_adds"],
+        "test_data_sha256": result["test_data_sha256"],
+        **_timing_record(result["latency"][0]),
+        **_training_record(params, result),
+    }
+
+
+def _failed_rows(
+    params: Params, architecture: str, scale: int, reason: str
+) -> Iterator[dict[str, Any]]:
+    """One for each data set, with the last line of the reason."""
+    lines = reason.strip().splitlines() or ["no reason given"]
+    cell = params.cell_for(architecture, scale)
+    for dataset in params.data.test:
+        yield {
+            "dataset": dataset,
+            "scale": scale,
+            "architecture": architecture,
+            "source": "interpolation" if cell is None else "trained",
+            "status": "failed",
+            "error": lines[-1],
+        }
+
+
+def _with_gain(summary: pd.DataFrame) -> pd.DataFrame:
+    """Add `psnr_gain_db`, the difference to bicubic on the same pictures, if it was measured."""
+    bicubic = summary["psnr_db"].where(summary["architecture"] == BASELINE)
+    places = [summary["dataset"], summary["scale"]]
+    gain = summary["psnr_db"] - bicubic.groupby(places).transform("max")
+    return summary.assign(psnr_gain_db=gain.astype(float))
 
 
 def _source(params: Params, result: dict[str, Any]) -> str:
@@ -219,10 +299,12 @@ def _timing_record(latency: dict[str, Any]) -> dict[str, Any]:
     return {f"timed_{name}": latency[name] for name in ("device", "num_threads", "precision")}
 
 
-def _training_record(params: Params, architecture: str, scale: int) -> dict[str, Any]:
-    cell = params.cell_for(architecture, scale)
+def _training_record(params: Params, result: dict[str, Any]) -> dict[str, Any]:
+    """How the weights were made; of an author's weights only where they lie is known."""
+    cell = params.cell_for(result["architecture"], result["scale"])
     if cell is None:
-        return {"cell": "", "num_steps": 0, "train_s": 0.0, "device": "", "precision": ""}
+        lies_in = result.get("cell", "")
+        return {"cell": lies_in, "num_steps": 0, "train_s": 0.0, "device": "", "precision": ""}
     record = json.loads((CELL_FOLDER / cell.name / "training.json").read_text("utf-8"))
     return {
         "cell": cell.name,

@@ -5,6 +5,7 @@ Data in: the tables of `tasks.report`, and `tasks/published/`. Data out: `PaperT
 belongs to is left out.
 """
 
+import re
 from dataclasses import dataclass
 
 import pandas as pd
@@ -68,8 +69,17 @@ class PaperTable:
 
     def markdown(self) -> str:
         """Title, table and what a reader must know."""
-        title, note = _TITLES[self.name], f"Published: {SOURCES[self.name]}. {_NOTES[self.name]}"
-        return "\n\n".join([f"## {title}", markdown_table(self.cells), note])
+        return "\n\n".join([f"## {self.title}", markdown_table(self.cells), self.note])
+
+    @property
+    def title(self) -> str:
+        """What the table compares."""
+        return _TITLES[self.name]
+
+    @property
+    def note(self) -> str:
+        """Where the published figures stand, and what a reader must know."""
+        return f"Published: {SOURCES[self.name]}. {_NOTES[self.name]}"
 
 
 def paper_tables(
@@ -77,6 +87,9 @@ def paper_tables(
 ) -> list[PaperTable]:
     """Every table that one of our rows belongs to; failed rows belong to none."""
     measured = summary[summary["status"] == "ok"]
+    if latency.empty:
+        # not one result
+        return []
     measured = measured.assign(network=_network(measured))
     tables = [
         _vdsr_table3(measured),
@@ -133,10 +146,29 @@ def as_text(values: "pd.Series[float]", form: str) -> "pd.Series[str]":
     return values.astype(float).map(form.format).astype("str").mask(values.isna(), "")
 
 
+def as_count(values: "pd.Series[float]") -> "pd.Series[str]":
+    """Large counts to four digits: `131.6 M`, `10.89 G`; 0 as it is."""
+    return values.astype(float).map(_count).astype("str").mask(values.isna(), "")
+
+
 def markdown_table(cells: pd.DataFrame) -> str:
     """A table of text as GitHub's Markdown."""
     rows = [list(cells.columns), ["---"] * cells.shape[1], *cells.values.tolist()]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+    return "\n".join(f"| {' | '.join(map(markdown_text, row))} |" for row in rows)
+
+
+def markdown_text(text: object) -> str:
+    """Text that stays inside its cell; our own marks, `**` and `<u>`, stay marks."""
+    plain = str(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    return re.sub(r"&lt;(/?u)>", r"<\1>", plain).replace("\n", " ")
+
+
+def _count(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        # what would print as 1000 belongs to the next unit
+        if value >= 0.99995 * size:
+            return f"{value / size:.4g} {unit}"
+    return f"{value:.0f}"
 
 
 def _machines(latency: pd.DataFrame) -> "pd.Series[str]":

@@ -5,12 +5,16 @@ from typing import Any
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+import models
 from flows.cli import app
-from tasks.config import Params
+from tasks.config import Params, Settings, load_catalogue
+from tasks.degrade import degrade
+from tasks.download import download
 from tasks.errors import DataError
-from tasks.report import formatted, markdown, read_summary, write_report
+from tasks.report import build_report, formatted, markdown, read_summary, write_report
 from tests.conftest import REPOSITORY, Workspace
 
 # architecture -> picture -> PSNR, and with grey as RGB
@@ -64,6 +68,9 @@ def result(architecture: str) -> dict[str, Any]:
 def write_cell(name: str, losses: list[float], psnrs_db: list[float | None]) -> None:
     folder = Path("cells") / name
     folder.mkdir(parents=True)
+    save_file(
+        models.create(name.removesuffix("-x2"), 2).state_dict(), folder / "weights.safetensors"
+    )
     record = {"num_steps": 6, "seconds": 4.5, "device": "Abacus", "precision": "fp32"}
     (folder / "training.json").write_text(json.dumps(record))
     history = {"step": [3, 6], "loss": losses, "psnr_db_x2": psnrs_db}
@@ -72,16 +79,19 @@ def write_cell(name: str, losses: list[float], psnrs_db: list[float | None]) -> 
 
 @pytest.fixture
 def params(workspace: Workspace) -> Params:
+    params = workspace.write_params()
+    download(params, load_catalogue(), Settings())
+    degrade(2)
     Path("results").mkdir()
     for architecture in PSNRS_DB:
         Path(f"results/{architecture}-x2.json").write_text(json.dumps(result(architecture)))
     write_cell("cnn_small-x2", [0.2, 0.1], [None, 32.0])
     write_cell("srcnn-x2", [0.4, 0.3], [30.0, 31.0])
-    return workspace.write_params()
+    return params
 
 
 def test_summary(params: Params) -> None:
-    summary = write_report(params, failures={}).summary.set_index("architecture")
+    summary = build_report(params, failures={}).summary.set_index("architecture")
     assert summary["psnr_db"].to_dict() == {
         "nearest": 29.0,
         "bicubic": 31.5,
@@ -108,26 +118,25 @@ def test_every_table_is_written_twice(params: Params, name: str) -> None:
 
 
 def test_one_row_for_each_picture(params: Params) -> None:
-    images = write_report(params, failures={}).images.set_index(["architecture", "image"])
+    images = build_report(params, failures={}).images.set_index(["architecture", "image"])
     assert len(images) == 8
     assert images.loc[("bicubic", "clock.png"), "psnr_db"] == 33.0
     assert images.loc[("bicubic", "clock.png"), "psnr_db_grey_as_rgb"] == 34.5
 
 
 def test_latency_says_what_it_depends_on(params: Params) -> None:
-    latency = write_report(params, failures={}).latency
+    latency = build_report(params, failures={}).latency
     assert latency["output_px"].tolist() == [256, 512, 1024] * 4
     needed = {"latency_p25_ms", "latency_p75_ms", "peak_memory_mib", "device", "num_threads"}
     assert needed | {"precision"} <= set(latency.columns)
 
 
 def test_every_history_stands_in_one_table(params: Params) -> None:
-    training = write_report(params, failures={}).training
+    training = build_report(params, failures={}).training
     assert training["cell"].tolist() == ["cnn_small-x2"] * 2 + ["srcnn-x2"] * 2
     assert training["loss"].tolist() == [0.2, 0.1, 0.4, 0.3]
     assert training["psnr_db"].fillna(0).tolist() == [0, 32.0, 30.0, 31.0]
     assert training["loss_function"].unique().tolist() == ["mean mse", "mean l1"]
-    assert Path("report/training.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_no_trainings(workspace: Workspace, params: Params) -> None:
@@ -135,7 +144,7 @@ def test_no_trainings(workspace: Workspace, params: Params) -> None:
     assert training.empty
     header = "cell,loss_function,step,loss,psnr_db"
     assert Path("report/training.csv").read_text().splitlines() == [header]
-    assert not Path("report/training.png").exists()
+    assert not list(Path("report/figures").glob("training*.png"))
 
 
 def test_metrics_file(params: Params) -> None:
@@ -156,16 +165,16 @@ def test_paper_tables_are_written(params: Params) -> None:
 
 
 def test_markdown(params: Params) -> None:
-    lines = markdown(write_report(params, failures={}).summary).splitlines()
+    lines = markdown(build_report(params, failures={}).summary).splitlines()
     assert lines[0] == "### tiny_test ×2"
     # the grey picture has two conventions, so the second is shown under its name
     assert lines[2].endswith(" | PSNR, grey as RGB |")
-    assert lines[-1].startswith("| srcnn | **32.50** | **0.3250** | 3.5 | 1,234 |")
+    assert lines[-1].startswith("| srcnn | **32.50** | **0.3250** | 3.5 | 1,234 | 56.79 k |")
     assert lines[-2].startswith("| cnn_small | <u>32.00</u> | <u>0.3200</u> |")
 
 
 def test_colour_pictures_have_one_convention(params: Params) -> None:
-    summary = write_report(params, failures={}).summary
+    summary = build_report(params, failures={}).summary
     summary = summary.assign(psnr_db_grey_as_rgb=summary["psnr_db"])
     assert "grey" not in markdown(summary)
 
@@ -182,6 +191,85 @@ def test_a_failed_cell_is_a_failed_row(params: Params) -> None:
     assert "| srcnn | failed: out of memory |  |" in markdown(report.summary)
     assert "srcnn" not in json.loads(Path("metrics.json").read_text())["tiny_test"]["x2"]
     assert report.training["cell"].unique().tolist() == ["cnn_small-x2"]
+
+
+def test_a_failed_interpolation_is_a_failed_row(params: Params) -> None:
+    Path("results/bicubic-x2.json").unlink()
+    summary = write_report(params, failures={"bicubic": "no memory"}).summary
+    failed = summary[summary["status"] == "failed"]
+    assert failed[["architecture", "source", "error"]].values.tolist() == [
+        ["bicubic", "interpolation", "no memory"]
+    ]
+    # nothing to compare with
+    assert summary["psnr_gain_db"].isna().all()
+    assert "not measured" not in Path("report/summary.md").read_text()
+
+
+def test_everything_failed(params: Params) -> None:
+    failures = {name: "" for name in ("nearest", "bicubic", "cnn_small-x2", "srcnn-x2")}
+    report = write_report(params, failures)
+    assert report.summary["status"].tolist() == ["failed"] * 4
+    assert set(report.summary["error"]) == {"no reason given"}
+    assert "Nothing was measured" in Path("report/report.html").read_text()
+    assert json.loads(Path("metrics.json").read_text()) == {}
+    assert read_summary()["error"].tolist() == ["no reason given"] * 4
+
+
+def test_gain_over_bicubic(params: Params) -> None:
+    summary = build_report(params, failures={}).summary.set_index("architecture")
+    assert summary["psnr_gain_db"].to_dict() == {
+        "nearest": -2.5,
+        "bicubic": 0.0,
+        "cnn_small": 0.5,
+        "srcnn": 1.0,
+    }
+
+
+def test_figures_are_written_and_shown(params: Params) -> None:
+    summary = write_report(params, failures={}).summary
+    figures = {path.name for path in Path("report/figures").iterdir()}
+    assert figures == {
+        "tradeoff-tiny_test-x2.png",
+        "comparison-tiny_test-x2.png",
+        "errors-tiny_test-x2.png",
+        "training-x2.png",
+        "training-cnn_small-x2.png",
+        "training-srcnn-x2.png",
+    }
+    page = Path("report/report.html").read_text()
+    assert page.count("data:image/png;base64,") == len(figures)
+    for psnr_db in summary["psnr_db"]:
+        assert f'data-value="{psnr_db}"' in page
+    # what stands in cells/srcnn-x2/training.json, and in params.yaml
+    assert "<dt>num steps</dt><dd>6</dd>" in page
+    assert "<dt>learning rate</dt><dd>0.001</dd>" in page
+    assert "dvc repro evaluate@srcnn-2" in page
+    # without snapshots there is no such figure, and the page says so
+    assert "no training left snapshots" in page
+
+
+def test_a_report_made_again_is_the_same(params: Params) -> None:
+    def contents() -> dict[str, bytes]:
+        files = (path for path in Path("report").rglob("*") if path.is_file())
+        return {path.as_posix(): path.read_bytes() for path in files}
+
+    write_report(params, failures={})
+    first = contents()
+    write_report(params, failures={})
+    assert contents() == first
+
+
+def test_the_page_for_a_pull_request(params: Params) -> None:
+    write_report(params, failures={"cnn_small-x2": "a | b <c>"})
+    page = Path("report/summary.md").read_text()
+    assert page.startswith(
+        "- tiny_test ×2: **srcnn** is best, 32.50 dB / 0.3250: +1.00 dB over bicubic;"
+        " 1,234 parameters, 3.5 ms per picture (1.0 × bicubic), 4 s of training on Abacus\n"
+        "- tiny_test ×2: **cnn_small failed**: a \\| b &lt;c>\n"
+    )
+    table = [line for line in page.splitlines() if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in table} == {table[0].count("|")}
+    assert page.splitlines()[-1].startswith("Code: `")
 
 
 def test_a_missing_row_is_an_error(params: Params) -> None:
@@ -206,16 +294,16 @@ def test_no_report_yet(workspace: Workspace) -> None:
 
 
 def test_formats(params: Params) -> None:
-    summary = write_report(params, failures={}).summary
+    summary = build_report(params, failures={}).summary
     assert formatted(summary, "md") == markdown(summary)
     lines = formatted(summary, "csv").splitlines()
-    first = "architecture,dataset,scale,psnr_db,ssim,latency_ms,num_parameters,"
+    first = "architecture,dataset,scale,psnr_db,ssim,latency_ms,num_parameters,num_multiply_adds,"
     assert lines[0].startswith(first)
     assert lines[2].startswith("bicubic,tiny_test,2,31.5,0.315,3.5,1234,")
     rows = json.loads(formatted(summary, "json"))
     assert [each["psnr_db"] for each in rows] == [29.0, 31.5, 32.0, 32.5]
     latex = formatted(summary, "latex")
-    assert r"bicubic & tiny\_test & 2 & 31.50 & 0.3150 & 3.5 & 1234 \\" in latex
+    assert r"bicubic & tiny\_test & 2 & 31.50 & 0.3150 & 3.5 & 1234 & 56789 \\" in latex
 
 
 def test_the_table_command(params: Params) -> None:
