@@ -108,7 +108,7 @@ def test_upscale_by_interpolation_needs_no_registry(
     [
         (
             ["missing.png", "-o", "out.png", "--model", "bicubic"],
-            "missing.png is corrupt, truncated",
+            "there is no picture missing.png",
         ),
         (["tiny.png", "-o", "out.png", "--scale", "5"], "scale 5 is not one of [2, 3, 4]"),
         (["tiny.png", "-o", "out.txt", "--model", "bicubic"], "unknown suffix; use .png"),

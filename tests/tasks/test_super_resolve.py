@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,13 @@ import models
 from models.interpolation import enlarge
 from tasks.color import rgb_to_ycbcr_f64, ycbcr_to_rgb_f64
 from tasks.errors import ImageError
-from tasks.upscale import read_picture, super_resolve, upscale, write_picture
+from tasks.super_resolve import (
+    read_picture,
+    super_resolve,
+    upscale,
+    use_all_cores,
+    write_picture,
+)
 
 # One of each kind: luminance or RGB, enlarged input or LR, and no parameters at all.
 KINDS = ["srcnn", "vdsr_5", "cnn_small", "lesrcnn", "bicubic", "lanczos"]
@@ -144,3 +151,80 @@ def test_a_format_that_cannot_hold_the_picture_is_refused(tmp_path: Path) -> Non
     with pytest.raises(ImageError, match=r"unknown suffix; use \.png"):
         write_picture(tmp_path / "out.xyz", image)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["srcnn", "lesrcnn", "bicubic"])
+def test_tiles_together_give_the_answer_of_each_alone(name: str) -> None:
+    rgb = torch.rand(2, 3, 30, 26, generator=torch.Generator().manual_seed(6))
+    built, about = network(name), models.get(name)
+
+    alone = super_resolve(rgb, built, about, 2, tile_px=10, batch=1)
+    together = super_resolve(rgb, built, about, 2, tile_px=10, batch=3)
+
+    torch.testing.assert_close(together, alone, atol=2e-6, rtol=0)
+
+
+def test_repeating_applies_the_network_to_its_own_unrounded_answer(
+    make_photograph: Callable[..., np.ndarray],
+) -> None:
+    rgb = make_photograph(12, 10, colour=True, seed=7)
+    x = torch.from_numpy(rgb.transpose(2, 0, 1).astype(np.float32) / 255)[None]
+    for _ in range(2):
+        x = enlarge(x, 2).clamp(0, 1)
+    shares: list[float] = []
+
+    enlarged = upscale(
+        Image.fromarray(rgb),
+        network("bicubic"),
+        models.get("bicubic"),
+        2,
+        repeat=2,
+        on_progress=shares.append,
+    )
+
+    expected = (x[0].numpy().transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)
+    assert np.array_equal(np.asarray(enlarged), expected)
+    # one tile each; the second pass has four times the pixels
+    assert shares == pytest.approx([1 / 5, 1])
+
+
+def test_progress_rises_to_one() -> None:
+    shares: list[float] = []
+
+    super_resolve(
+        torch.rand(1, 3, 40, 30),
+        network("nearest"),
+        models.get("nearest"),
+        2,
+        tile_px=16,
+        on_progress=shares.append,
+    )
+
+    assert len(shares) == 6
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_bf16_is_near_and_is_not_used_for_interpolation() -> None:
+    rgb = torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(8))
+    for name, least, most in (("srcnn", 1e-6, 0.02), ("bicubic", 0.0, 0.0)):
+        built, about = network(name), models.get(name)
+
+        exact = super_resolve(rgb, built, about, 2)
+        rough = super_resolve(rgb, built, about, 2, precision="bf16")
+
+        assert rough.dtype == torch.float32
+        assert least <= float((rough - exact).abs().max()) <= most
+
+
+def test_all_cores_are_used_unless_the_person_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        assert use_all_cores() == before
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        assert use_all_cores() == len(os.sched_getaffinity(0))
+    finally:
+        torch.set_num_threads(before)
