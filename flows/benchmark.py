@@ -6,6 +6,8 @@ own function and lets DVC record it, so afterwards `dvc repro` has nothing to do
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -22,7 +24,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
 from flows.progress import Board
+from flows.reaper import guard
+from flows.selection import EVALUATE_STAGES, TRAIN_STAGES, Selection, cell_of, split
 from tasks import pipeline
+from tasks.checks import check_inputs
 from tasks.config import (
     PARAMS_FILE,
     Cell,
@@ -37,14 +42,14 @@ from tasks.download import download
 from tasks.errors import CellsFailed, DownloadError, ParamsError, SisrError
 from tasks.evaluate import evaluate
 from tasks.fingerprint import write_fingerprints
+from tasks.parameter_sets import adopt
 from tasks.report import Report, markdown, write_report
 from tasks.shards import shard
+from tasks.staleness import is_restorable, stale_stages
 from tasks.tracking import log_benchmark
 from tasks.train import Progress
 
 DATA_STAGES = ("code", "download", "degrade", "shard")
-TRAIN_STAGES = ("train", "train_joint")
-EVALUATE_STAGES = ("evaluate", "evaluate_joint", "evaluate_interpolation")
 _MAX_CELLS_AT_ONCE = 256
 
 
@@ -88,30 +93,61 @@ def train_task(name: str, cell: Cell, ray: Cluster, board: Board) -> None:
     ray.train(cell, on_progress)
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What every part of a run needs to know."""
+
+    params: Params
+    settings: Settings
+    selection: Selection
+    board: Board
+
+
 @flow(
     name="benchmark",
     task_runner=ThreadPoolTaskRunner(max_workers=_MAX_CELLS_AT_ONCE),  # type: ignore[arg-type]
-    validate_parameters=False,
 )
-def benchmark() -> None:
+def benchmark(
+    parameter_set: str | None = None,
+    architectures: list[str] | None = None,
+    scales: list[int] | None = None,
+    force: bool = False,
+) -> None:
     """Make everything that params.yaml asks for and that is not made yet.
+
+    Args:
+        parameter_set: make this file the workspace's params.yaml first (`sets/full.yaml`).
+        architectures: only these; the tables say which rows were left out.
+        scales: only these; a training that serves all scales serves them all.
+        force: train and measure again what is up to date.
 
     Raises:
         CellsFailed: some cells failed; the others are in the tables.
         SisrError: bad input, or a stage that all others need failed.
     """
-    params, settings = load_params(), Settings()
+    guard()
     with ExitStack() as stack:
         stack.enter_context(pipeline.workspace_lock())
+        if parameter_set is not None:
+            adopt(Path(parameter_set))
+        check_inputs()
+        selection = Selection(_tuple(architectures), _tuple(scales), force)
+        selection.check(load_params())
         stack.enter_context(pipeline.unchanged(PARAMS_FILE))
         board = stack.enter_context(Board(get_run_logger().info))
-        _run_data_stages(params, settings, board)
-        failures = _train(params, settings, board)
-        failures |= _evaluate(params, failures, board)
-        report = _report(params, failures, board)
-        _register(params, settings, failures, board)
-        if pipeline.has_remote() and not failures:
-            pipeline.push()
+        _make(_Run(load_params(), Settings(), selection, board))
+
+
+def _make(run: _Run) -> None:
+    _run_data_stages(run)
+    failures = _train(run)
+    failures |= _evaluate(run, failures)
+    left_out = _left_out(run)
+    report = _report(run, failures | left_out)
+    _register(run, failures | left_out)
+    if pipeline.has_remote() and not failures:
+        run.board.say("push to DVC's remote …")
+        pipeline.push()
     if report is not None:
         _publish(report)
     if failures:
@@ -119,36 +155,44 @@ def benchmark() -> None:
         raise CellsFailed(f"{len(failures)} of the cells failed:\n{reasons}")
 
 
-def _run_data_stages(params: Params, settings: Settings, board: Board) -> None:
+def _run_data_stages(run: _Run) -> None:
+    params = run.params
     for kind in DATA_STAGES:
-        for stage, item in _stale((kind,)):
-            board.say(f"{stage} …")
+        for stage in _stale((kind,)):
+            run.board.say(f"{stage} …")
+            item = stage.partition("@")[2]
             match kind:
                 case "code":
                     code_task()
                 case "download":
-                    download_task(params, load_catalogue(), settings)
+                    download_task(params, load_catalogue(), run.settings)
                 case "degrade":
                     degrade_task(scale=int(item))
                 case "shard":
-                    shard_task(params.data.train, scale=int(item), shape=params.shards)
+                    shard_task(
+                        params.data.train, scale=int(item), shape=params.shards, say=run.board.say
+                    )
             _record(params, stage)
 
 
-def _train(params: Params, settings: Settings, board: Board) -> dict[str, str]:
-    """Train every stale cell, all at once; returns why which ones failed."""
-    stages = {_cell_of(params, item): stage for stage, item in _stale(TRAIN_STAGES)}
+def _train(run: _Run) -> dict[str, str]:
+    """Train every stale cell of the run, all at once; returns why which ones failed."""
+    stages = {_cell(run.params, stage): stage for stage in _to_make(run, TRAIN_STAGES)}
     if not stages:
         return {}
     failures: dict[str, str] = {}
+    board = run.board
     board.say(f"train {', '.join(cell.name for cell in stages)}: starting Ray …")
-    with cluster(params, settings) as ray:
+    with cluster(
+        run.params, run.settings, list(stages), board.say, anew=run.selection.force
+    ) as ray:
         futures = {train_task.submit(cell.name, cell, ray, board): cell for cell in stages}
         for future in as_completed(list(futures)):
             cell = futures[future]
             reason = _failure(future)
             if reason is None:
-                _record(params, stages[cell])
+                _record(run.params, stages[cell])
+                ray.forget(cell)
                 board.finish(cell.name, "trained")
             else:
                 failures[cell.name] = reason
@@ -156,47 +200,56 @@ def _train(params: Params, settings: Settings, board: Board) -> dict[str, str]:
     return failures
 
 
-def _evaluate(params: Params, failures: dict[str, str], board: Board) -> dict[str, str]:
+def _evaluate(run: _Run, failures: dict[str, str]) -> dict[str, str]:
     """Measure every stale row whose cell did not fail, one by one, so that times are true."""
     failed: dict[str, str] = {}
-    for stage, item in _stale(EVALUATE_STAGES):
-        architecture, _, scale = item.rpartition("-")
-        cell = params.cell_for(architecture, int(scale))
+    for stage in _to_make(run, EVALUATE_STAGES):
+        cell = cell_of(run.params, stage)
         if cell is not None and cell.name in failures:
             continue
-        board.say(f"{stage} …")
-        state = evaluate_task(
-            params, architecture=architecture, scale=int(scale), return_state=True
-        )
+        run.board.say(f"{stage} …")
+        architecture, scale = split(stage.partition("@")[2])
+        assert scale is not None
+        state = evaluate_task(run.params, architecture=architecture, scale=scale, return_state=True)
         if state.is_completed():
-            _record(params, stage)
+            _record(run.params, stage)
         else:
             name = cell.name if cell else architecture
             failed[name] = str(state.result(raise_on_failure=False))
     return failed
 
 
-def _report(params: Params, failures: dict[str, str], board: Board) -> Report | None:
-    stale = list(_stale(("report",)))
-    if not stale and not failures:
+def _left_out(run: _Run) -> dict[str, str]:
+    """What is not up to date because this run was not asked to make it."""
+    return {
+        cell.name if (cell := cell_of(run.params, stage)) else split(stage.partition("@")[2])[0]: (
+            "left out of this run"
+        )
+        for stage in stale_stages()
+        if not run.selection.takes(stage)
+    }
+
+
+def _report(run: _Run, failures: dict[str, str]) -> Report | None:
+    if not _stale(("report",)) and not failures:
         return None
-    board.say("report …")
-    report: Report = report_task(params, failures)
+    run.board.say("report …")
+    report: Report = report_task(run.params, failures)
     if not failures:
         # With a failed cell the tables are whole, but not what params.yaml asks for.
-        _record(params, "report")
+        _record(run.params, "report")
     return report
 
 
-def _register(params: Params, settings: Settings, failures: dict[str, str], board: Board) -> None:
-    if not failures and not list(_stale(("register",))):
+def _register(run: _Run, failures: dict[str, str]) -> None:
+    if not failures and not _stale(("register",)):
         return
-    board.say("register …")
-    for each in register_task(params, settings):
+    run.board.say("register …")
+    for each in register_task(run.params, run.settings):
         crown = " – champion" if each.is_champion else ""
-        board.say(f"  {each.model} version {each.version}: {each.psnr_db:.2f} dB{crown}")
+        run.board.say(f"  {each.model} version {each.version}: {each.psnr_db:.2f} dB{crown}")
     if not failures:
-        _record(params, "register")
+        _record(run.params, "register")
 
 
 def _publish(report: Report) -> None:
@@ -218,20 +271,35 @@ def _record(params: Params, stage: str) -> None:
     pipeline.record(stage)
 
 
-def _stale(kinds: Iterable[str]) -> list[tuple[str, str]]:
-    """The stale stages of some kinds as (stage, its matrix item), but for those DVC can restore."""
-    stale = []
-    for stage in pipeline.stale_stages():
-        kind, _, item = stage.partition("@")
-        if kind in kinds and not pipeline.restore(stage):
-            stale.append((stage, item))
-    return stale
+def _to_make(run: _Run, kinds: tuple[str, ...]) -> list[str]:
+    """The stages of some kinds that this run has to make."""
+    if not run.selection.force:
+        return [stage for stage in _stale(kinds) if run.selection.takes(stage)]
+    return [
+        stage
+        for stage in pipeline.stage_names()
+        if stage.partition("@")[0] in kinds and run.selection.takes(stage)
+    ]
 
 
-def _cell_of(params: Params, item: str) -> Cell:
-    """`srcnn-2` is the cell srcnn-x2, `vdsr` the joint cell vdsr."""
-    architecture, _, scale = item.rpartition("-")
-    return params.cell(f"{architecture}-x{scale}" if architecture else item)
+def _stale(kinds: Iterable[str]) -> list[str]:
+    """The stale stages of some kinds, but for those DVC can restore."""
+    return [
+        stage
+        for stage in stale_stages()
+        if stage.partition("@")[0] in kinds
+        and not (is_restorable(stage) and pipeline.restore(stage))
+    ]
+
+
+def _cell(params: Params, stage: str) -> Cell:
+    cell = cell_of(params, stage)
+    assert cell is not None, f"{stage} trains nothing"
+    return cell
+
+
+def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)
 
 
 def _failure(future: PrefectFuture[None]) -> str | None:

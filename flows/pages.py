@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from tasks.config import Settings
 from tasks.errors import StoreError
-from tasks.tracking import tracking_uri
+from tasks.tracking import mlflow_environment, tracking_uri
 
 HOST = "127.0.0.1"
 _POLL_S = 1.0
@@ -26,13 +26,18 @@ def serve_pages(mlflow_port: int, prefect_port: int) -> None:
     """
     for port in (mlflow_port, prefect_port):
         _check_free(port)
-    uri = tracking_uri(Settings())
+    settings = Settings()
+    # Not on the command line, where others read it: a database's URL may hold its password.
+    store = {"MLFLOW_BACKEND_STORE_URI": tracking_uri(settings)}
+    environment = os.environ | mlflow_environment(settings) | store
     commands = (
-        ["mlflow", "server", "--backend-store-uri", uri, *_address(mlflow_port)],
+        ["mlflow", "server", *_address(mlflow_port)],
         ["prefect", "server", "start", *_address(prefect_port)],
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    servers = [subprocess.Popen([sys.executable, "-m", *command]) for command in commands]
+    servers = [
+        subprocess.Popen([sys.executable, "-m", *command], env=environment) for command in commands
+    ]
     print(f"MLflow  http://{HOST}:{mlflow_port}\nPrefect http://{HOST}:{prefect_port}", flush=True)
     try:
         while all(server.poll() is None for server in servers):

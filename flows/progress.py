@@ -57,7 +57,7 @@ class Board:
         """Where a training is."""
         if self._console.is_terminal:
             self._move_bar(progress)
-        elif progress.psnr_db or self._is_due(progress.cell):
+        elif progress.psnr_db or progress.note or self._is_due(progress.cell):
             self._last_line[progress.cell] = time.monotonic()
             self.say(str(progress))
 

@@ -1,8 +1,10 @@
 """Cells on Ray Train; the only file that imports ray.
 
-One Ray for a run: an existing cluster if its address is given, else a local
-one that ends with the run. Every cell is one `TorchTrainer`; they all start at
-once and Ray gives each its share of the machine.
+One Ray for a run: an existing cluster if its address is given, else a local one
+that ends with the run. Starting a `TorchTrainer` costs some twenty seconds of
+imports, so there is one for every lane and not for every cell: its workers fetch
+one cell after the other from a desk, an actor, and tell it what becomes of them.
+A lane whose worker dies starts again and resumes the cell from its checkpoint.
 """
 
 import logging
@@ -11,162 +13,382 @@ import shutil
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import ray
 import ray.train
-from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+import ray.train.collective
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.util.queue import Empty, Queue
 
-from tasks.atomic import replacing_folder
 from tasks.config import Cell, Params, Settings
+from tasks.desk import Desk, Done, Event, Warned
 from tasks.errors import SisrError, StoreError, TrainingError
+from tasks.exchange import (
+    Job,
+    checkpoint_key,
+    fetch_inputs,
+    forget_result,
+    has_result,
+    keep_result,
+    node_cache,
+    offer_inputs,
+    take_result,
+)
 from tasks.fingerprint import cell_fingerprint
-from tasks.layout import CELL_FOLDER, RAY_FOLDER
-from tasks.train import Progress, train_cell
+from tasks.lanes import Lane, largest_first, measure_work, plan_lanes
+from tasks.layout import CELL_FOLDER, EXCHANGE_FOLDER, RAY_FOLDER, TRAINED_FOLDER
+from tasks.storage import FolderStore, Store, open_store
+from tasks.train import Progress, checkpoint_file, train_cell
 
 # Ray's own store holds no data of ours but progress lines.
 _OBJECT_STORE_BYTES = 100 * 2**20
 _POLL_S = 0.5
+_PACKAGES = ("models", "tasks", "flows")
+# A lane that breaks as often has no workers to be had.
+_MAX_STARTS = 3
 
+_Answer = TypeVar("_Answer")
 OnProgress = Callable[[Progress], None]
+Say = Callable[[str], None]
 
 
 class Cluster:
-    """A Ray that cells can be trained on, from any thread."""
+    """A Ray on which the given cells train; `train` waits for one of them, from any thread."""
 
-    def __init__(self, params: Params) -> None:
-        self._params = params
-        self._gpus = ray.cluster_resources().get("GPU", 0)
-        self._queue = Queue(actor_options={"num_cpus": 0})
+    def __init__(
+        self, params: Params, settings: Settings, cells: Sequence[Cell], say: Say, *, anew: bool
+    ) -> None:
+        self._settings = settings
+        self._store = _store(settings)
+        self._say = say
+        self._work = {cell: measure_work(params, cell) for cell in cells}
+        self._jobs = {job.cell: job for job in self._make_jobs(params)}
+        if anew:
+            for cell in cells:
+                checkpoint_file(params, cell).unlink(missing_ok=True)
+                self._store.delete(checkpoint_key(self._jobs[cell.name].name))
+                self.forget(cell)
+        self._desk = ray.remote(num_cpus=0)(Desk).remote(list(self._jobs.values()))
+        self._ends = {name: _End() for name in self._jobs}
         self._listeners: dict[str, OnProgress] = {}
-        self._done = threading.Event()
-        self._reader = threading.Thread(target=self._read, name="progress", daemon=True)
+        self._num_workers = params.training.num_workers
+        # Lanes at work, by the task that runs each, and how often each was started.
+        self._running: dict[Any, Lane] = {}
+        self._starts: Counter[str] = Counter()
+        for lane in self._plan(params):
+            self._start(lane)
+        self._closed = threading.Event()
+        self._reader = threading.Thread(target=self._read, name="desk", daemon=True)
         self._reader.start()
 
     def train(self, cell: Cell, on_progress: OnProgress) -> None:
-        """Train one cell and put its result into `cells/<cell>`.
+        """Wait until a cell is trained and put its result into `cells/<cell>`.
 
         Raises:
             TrainingError: the training failed; the message says why.
+            StoreError: the result is lost.
         """
         self._listeners[cell.name] = on_progress
-        name = f"{cell.name}-{cell_fingerprint(self._params, cell)[:16]}"
-        storage = RAY_FOLDER.absolute()
-        # A finished run of that name would be handed back instead of a new one.
-        shutil.rmtree(storage / name, ignore_errors=True)
-        trainer = TorchTrainer(
-            _worker_loop,
-            train_loop_config={
-                "params": self._params.model_dump_json(),
-                "cell": cell.name,
-                "workspace": str(Path.cwd()),
-                "queue": self._queue,
-            },
-            scaling_config=self._share(),
-            run_config=RunConfig(
-                name=name,
-                storage_path=str(storage),
-                # A dead worker is replaced; the training resumes from its own checkpoint.
-                failure_config=FailureConfig(max_failures=3),
-            ),
-        )
-        try:
-            result = trainer.fit()
-        except TrainingFailedError as error:
-            raise TrainingError(f"{cell.name}: Ray gave up on it: {error}") from error
-        self._collect(cell, result)
-        shutil.rmtree(storage / name, ignore_errors=True)
+        reason = self._ends[cell.name].wait()
+        if reason is not None:
+            raise TrainingError(reason)
+        job = self._jobs[cell.name]
+        if not take_result(self._store, job.name, CELL_FOLDER / cell.name):
+            raise StoreError(f"{cell.name}: its result is not in {self._store.url}; run again")
+        self._store.delete(checkpoint_key(job.name))
+
+    def forget(self, cell: Cell) -> None:
+        """Delete a result that the workspace has recorded."""
+        forget_result(self._store, self._jobs[cell.name].name)
 
     def close(self) -> None:
-        """Stop listening to the cells."""
-        self._done.set()
+        """Stop listening; whoever still waits for a cell is told that the run was stopped."""
+        self._closed.set()
+        self._end_all("the run was stopped")
+        # Nothing of this process may touch Ray once it is shut down.
         self._reader.join()
-        self._queue.shutdown(force=True)
 
-    def _share(self) -> ScalingConfig:
-        """One worker: a core for each of the cell's threads, and a GPU where there is one."""
-        resources: dict[str, float] = {"CPU": self._params.training.num_threads}
-        if self._gpus:
-            resources["GPU"] = 1
-        return ScalingConfig(
-            num_workers=1, use_gpu=bool(self._gpus), resources_per_worker=resources
+    def _make_jobs(self, params: Params) -> list[Job]:
+        """The jobs, largest first, their inputs in the storage if there is one."""
+        ordered = largest_first(self._work)
+        inputs: dict[str, dict[str, str]] = {cell.name: {} for cell in ordered}
+        if self._settings.storage is not None:
+            self._say(f"inputs to {self._store.url} …")
+            inputs = offer_inputs(self._store, ordered)
+        return [
+            Job(
+                name=f"{cell.name}-{cell_fingerprint(params, cell)[:16]}",
+                cell=cell.name,
+                params=params.model_dump_json(),
+                inputs=inputs[cell.name],
+                is_large=self._work[cell].is_large,
+            )
+            for cell in ordered
+        ]
+
+    def _plan(self, params: Params) -> list[Lane]:
+        resources = ray.cluster_resources()
+        return plan_lanes(
+            self._work,
+            num_cpus=resources.get("CPU", 0),
+            num_gpus=resources.get("GPU", 0),
+            num_threads=params.training.num_threads,
+            num_workers=self._num_workers,
         )
 
-    def _collect(self, cell: Cell, result: ray.train.Result) -> None:
-        if result.checkpoint is None:
-            raise TrainingError(f"{cell.name}: the worker ended without a result")
-        with result.checkpoint.as_directory() as folder:
-            failure = Path(folder) / "failure.txt"
-            if failure.exists():
-                raise TrainingError(failure.read_text(encoding="utf-8"))
-            with replacing_folder(CELL_FOLDER / cell.name) as target:
-                shutil.copytree(folder, target, dirs_exist_ok=True)
+    def _start(self, lane: Lane) -> None:
+        """Run a lane's TorchTrainer in a task of its own, which can be left alone at any moment."""
+        self._starts[lane.name] += 1
+        task = ray.remote(num_cpus=0, max_retries=0)(_fit_lane).remote(
+            lane, self._num_workers, self._desk, self._settings, str(Path.cwd())
+        )
+        self._running[task] = lane
 
     def _read(self) -> None:
-        while not self._done.is_set():
+        """Pass on what happens at the desk and in the lanes, until the run or its cells end."""
+        while not self._closed.wait(_POLL_S):
             try:
-                progress: Progress = self._queue.get(timeout=_POLL_S)
-            except Empty:
-                continue
-            self._listeners[progress.cell](progress)
+                self._look_at_lanes()
+                for event in ray.get(self._desk.events.remote()):
+                    self._pass_on(event)
+            except ray.exceptions.RayError as error:
+                self._end_all(f"the cluster is gone: {error}")
+                return
+            if not self._running:
+                self._end_all("no lane is left to train it")
+                return
+
+    def _look_at_lanes(self) -> None:
+        """A lane ends when there is no cell left for it; one that broke starts again."""
+        tasks = list(self._running)
+        ended, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0)
+        for task in ended:
+            lane = self._running.pop(task)
+            try:
+                ray.get(task)
+            except ray.exceptions.RayError as error:
+                self._say(f"lane {lane.name} broke: {str(error).strip().splitlines()[-1]}")
+                if self._starts[lane.name] < _MAX_STARTS:
+                    self._start(lane)
+                else:
+                    ray.get(self._desk.lose.remote(lane.name))
+
+    def _pass_on(self, event: Event) -> None:
+        match event:
+            case Done(cell, reason):
+                self._ends[cell].set(reason)
+            case Warned(_, text):
+                self._say(text)
+            case Progress() if event.cell in self._listeners:
+                self._listeners[event.cell](event)
+
+    def _end_all(self, reason: str) -> None:
+        """Whatever has not ended yet ends for this reason."""
+        for name, end in self._ends.items():
+            end.set(f"{name}: {reason}; run again to resume")
+
+
+class _End:
+    """How a cell ended; the first word counts."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._reason: str | None = None
+
+    def set(self, reason: str | None) -> None:
+        """Say how it ended, unless that is known."""
+        if not self._event.is_set():
+            self._reason = reason
+            self._event.set()
+
+    def wait(self) -> str | None:
+        """Wait for the end; returns why it failed, or None."""
+        self._event.wait()
+        return self._reason
 
 
 @contextmanager
-def cluster(params: Params, settings: Settings) -> Iterator[Cluster]:
-    """Start or join Ray for the time of a run.
+def cluster(
+    params: Params, settings: Settings, cells: Sequence[Cell], say: Say, *, anew: bool = False
+) -> Iterator[Cluster]:
+    """Start or join Ray for the time of a run, with these cells to train.
+
+    With `anew`, nothing that an earlier run left of them is used.
 
     Raises:
-        StoreError: the cluster does not answer.
+        StoreError: the cluster or the storage does not answer.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    local: dict[str, Any] = {}
-    if settings.ray_address is None:
-        local = {
-            "include_dashboard": False,
-            "object_store_memory": _OBJECT_STORE_BYTES,
-            "num_cpus": os.cpu_count(),
-        }
+    # Ray Train's helpers are processes too; a small machine need not be warned of eight of them.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        ray.init(
-            address=settings.ray_address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **local,
-        )
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **_address(settings))
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise StoreError(
             f"Ray at {settings.ray_address or 'this machine'} cannot be used: {error}"
         ) from error
-    opened = Cluster(params)
     try:
-        yield opened
+        opened = Cluster(params, settings, cells, say, anew=anew)
+        try:
+            yield opened
+        finally:
+            opened.close()
     finally:
-        opened.close()
         ray.shutdown()
 
 
-def _worker_loop(config: dict[str, Any]) -> None:
-    """What runs in the worker: the plain training, its progress sent to the driver."""
-    os.chdir(config["workspace"])
-    params = Params.model_validate_json(config["params"])
-    cell = params.cell(config["cell"])
-    with tempfile.TemporaryDirectory(prefix="sisr-") as temporary:
-        folder = Path(temporary) / cell.name
+def _address(settings: Settings) -> dict[str, Any]:
+    """A Ray of our own, or somebody's, to whose workers our code is shipped."""
+    if settings.ray_address is None:
+        return {
+            "address": "local",
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "num_cpus": os.cpu_count(),
+        }
+    home = Path(__file__).resolve().parent.parent
+    return {
+        "address": settings.ray_address,
+        "runtime_env": {"py_modules": [str(home / name) for name in _PACKAGES]},
+    }
+
+
+def _store(settings: Settings) -> Store:
+    if settings.storage is None:
+        return FolderStore(EXCHANGE_FOLDER)
+    return open_store(settings.storage, settings.s3_endpoint_url)
+
+
+def _fit_lane(lane: Lane, num_workers: int, desk: Any, settings: Settings, workspace: str) -> None:
+    """Train in a lane for as long as there are cells for it."""
+    resources: dict[str, float] = {"CPU": lane.num_cpus}
+    if lane.num_gpus:
+        resources["GPU"] = lane.num_gpus
+    trainer = TorchTrainer(
+        _work_in_lane,
+        train_loop_config={
+            "desk": desk,
+            "lane": lane.name,
+            "takes_large": lane.takes_large,
+            "workspace": workspace if settings.storage is None else None,
+            "storage": settings.storage,
+            "s3_endpoint_url": settings.s3_endpoint_url,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=num_workers, use_gpu=bool(lane.num_gpus), resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=f"{lane.name}-{uuid.uuid4().hex[:8]}",
+            # The desk decides how often a cell is tried, whatever its lane's workers die of.
+            failure_config=FailureConfig(max_failures=-1),
+            **_ray_storage(settings, workspace),
+        ),
+    )
+    trainer.fit()
+
+
+def _ray_storage(settings: Settings, workspace: str) -> dict[str, Any]:
+    """Where Ray keeps a lane's own state: here, unless its workers are elsewhere."""
+    if settings.storage is None or settings.ray_address is None:
+        return {"storage_path": str(Path(workspace) / RAY_FOLDER)}
+    if not settings.storage.startswith("s3://"):
+        return {"storage_path": str((Path(settings.storage) / "ray").absolute())}
+    from pyarrow.fs import S3FileSystem
+
+    options = {}
+    if settings.s3_endpoint_url:
+        scheme, _, host = settings.s3_endpoint_url.partition("://")
+        options = {"endpoint_override": host, "scheme": scheme}
+    return {
+        "storage_path": f"{settings.storage.removeprefix('s3://').rstrip('/')}/ray",
+        "storage_filesystem": S3FileSystem(**options),
+    }
+
+
+def _work_in_lane(config: dict[str, Any]) -> None:
+    """What runs in each worker of a lane: one cell after the other, until the desk has no more."""
+    desk, lane = config["desk"], config["lane"]
+    is_alone = ray.train.get_context().get_world_size() == 1
+    while True:
+        job = _as_first(lambda: ray.get(desk.next.remote(lane, config["takes_large"])))
+        if job is None:
+            return
+        reason = _train(job, config)
+        if reason is not None or _is_first():
+            ray.get(desk.end.remote(lane, job.cell, reason))
+        if reason is not None and not is_alone:
+            # The others may wait for this one's gradients: all start anew, with the next cell.
+            raise TrainingError(reason)
+
+
+def _is_first() -> bool:
+    return bool(ray.train.get_context().get_world_rank() == 0)
+
+
+def _as_first(ask: Callable[[], _Answer]) -> _Answer:
+    """What the first worker gets as an answer, at every worker."""
+    answer = ask() if _is_first() else None
+    if ray.train.get_context().get_world_size() > 1:
+        answer = ray.train.collective.broadcast_from_rank_zero(answer)
+    return cast(_Answer, answer)
+
+
+def _train(job: Job, config: dict[str, Any]) -> str | None:
+    """One cell; returns why it failed, or None."""
+    try:
+        if config["workspace"] is not None:
+            os.chdir(config["workspace"])
+            _train_here(job, config["desk"], FolderStore(EXCHANGE_FOLDER), shared=True)
+        else:
+            store = open_store(config["storage"], config["s3_endpoint_url"])
+            with tempfile.TemporaryDirectory(prefix="sisr-") as temporary:
+                os.chdir(temporary)
+                try:
+                    fetch_inputs(store, job.inputs, node_cache(), Path(temporary))
+                    _train_here(job, config["desk"], store, shared=False)
+                finally:
+                    os.chdir("/")
+    except SisrError as error:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the reason goes to the desk; a retry would not help
+        return f"{job.cell} failed:\n{traceback.format_exc()}"
+    return None
+
+
+def _train_here(job: Job, desk: Any, store: Store, *, shared: bool) -> None:
+    """Train in the current folder and keep the result; checkpoints too, unless the folder lasts."""
+    params = Params.model_validate_json(job.params)
+    cell = params.cell(job.cell)
+    # A training that ends deletes its checkpoint, so its folder must outlast this process.
+    folder = TRAINED_FOLDER / job.name
+    is_kept, is_trained = _as_first(lambda: (has_result(store, job.name), folder.exists()))
+    if is_kept:
+        return
+    if not shared:
+        store.get(checkpoint_key(job.name), checkpoint_file(params, cell))
+
+    def upload(path: Path) -> None:
         try:
-            train_cell(params, cell, folder, config["queue"].put)
-        except SisrError as error:
-            _write_failure(folder, str(error))
-        except Exception:  # noqa: BLE001 - the reason goes to the driver; a retry would not help
-            _write_failure(folder, f"{cell.name} failed:\n{traceback.format_exc()}")
-        ray.train.report({}, checkpoint=Checkpoint.from_directory(str(folder)))
+            store.put(checkpoint_key(job.name), path)
+        except StoreError as error:
+            # The training is worth more than its checkpoint; the result is waited for.
+            desk.report.remote(Warned(cell.name, f"{cell.name}: checkpoint not kept: {error}"))
 
-
-def _write_failure(folder: Path, message: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "failure.txt").write_text(message, encoding="utf-8")
+    if not is_trained:
+        train_cell(
+            params,
+            cell,
+            folder,
+            desk.report.remote,
+            on_checkpoint=None if shared else upload,
+        )
+    if _is_first():
+        keep_result(store, job.name, folder)
+        shutil.rmtree(folder)

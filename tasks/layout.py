@@ -18,6 +18,9 @@ METRICS_FILE = Path("metrics.json")
 SCRATCH_FOLDER = Path(".sisr")
 CHECKPOINT_FOLDER = SCRATCH_FOLDER / "checkpoints"
 RAY_FOLDER = SCRATCH_FOLDER / "ray"
+# Where workers on a shared file system leave their results.
+EXCHANGE_FOLDER = SCRATCH_FOLDER / "exchange"
+TRAINED_FOLDER = SCRATCH_FOLDER / "trained"
 
 
 def lr_folder(scale: int) -> Path:

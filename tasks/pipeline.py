@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from tasks.config import Settings
 from tasks.errors import ParamsError, StoreError
 from tasks.layout import SCRATCH_FOLDER
 
@@ -82,11 +83,11 @@ def push() -> None:
         StoreError: the remote cannot be reached.
     """
     with _repo() as repo:
-        repo.push()
+        repo.push(run_cache=True)
 
 
 def has_remote() -> bool:
-    """Whether this workspace names a default DVC remote."""
+    """Whether there is a DVC remote: the storage, or the workspace's own default."""
     with _repo() as repo:
         return bool(repo.config["core"].get("remote"))
 
@@ -133,10 +134,20 @@ def _repo() -> Iterator[Any]:
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
-        with Repo() as repo:
+        with Repo(config=_remote(Settings())) as repo:
             yield repo
     except DvcException as error:
         raise StoreError(f"DVC: {error}") from error
+
+
+def _remote(settings: Settings) -> dict[str, Any]:
+    """The storage of this machine's settings as DVC's default remote."""
+    if settings.storage is None:
+        return {}
+    remote = {"url": f"{settings.storage.rstrip('/')}/dvc"}
+    if settings.s3_endpoint_url and settings.storage.startswith("s3://"):
+        remote["endpointurl"] = settings.s3_endpoint_url
+    return {"core": {"remote": "storage"}, "remote": {"storage": remote}}
 
 
 def _in_order(repo: Any) -> list[str]:

@@ -1,16 +1,176 @@
-"""S3-compatible storage; the only file that knows boto3."""
+"""Places for files that several machines reach: S3-compatible storage, or a folder.
 
+The only file that knows boto3. Credentials come from the usual AWS environment
+or profile; `SISR_S3_ENDPOINT_URL` names any other endpoint. An object is whole
+or not there: S3 takes it at once, a folder by rename. A storage that is away for
+a while is waited for.
+"""
+
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from tasks.errors import DownloadError, ParamsError
+from tasks.atomic import replacing_file
+from tasks.errors import DownloadError, ParamsError, StoreError
+from tasks.urls import masked
+
+# How long a storage may be away before that is an error.
+PATIENCE_S = 300.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+# Short, because our own waiting is around them.
+_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10, 60
+_MISSING = ("404", "NoSuchKey")
+_FIRST_SERVER_ERROR = 500
+
+_Answer = TypeVar("_Answer")
+
+
+class Store(Protocol):
+    """Files by key; `url` says where."""
+
+    url: str
+
+    def put(self, key: str, file: Path) -> None:
+        """Keep a copy of a file, in place of what was there."""
+
+    def get(self, key: str, target: Path) -> bool:
+        """Copy an object into a file; False if there is none."""
+
+    def has(self, key: str) -> bool:
+        """Whether there is an object."""
+
+    def delete(self, key: str) -> None:
+        """Forget an object; nothing happens if there is none."""
+
+
+class FolderStore:
+    """A folder that all who use it see."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url = str(folder.absolute())
+        self._folder = folder.absolute()
+
+    def put(self, key: str, file: Path) -> None:
+        """See Store."""
+        with replacing_file(self._folder / key) as temporary:
+            shutil.copyfile(file, temporary)
+
+    def get(self, key: str, target: Path) -> bool:
+        """See Store."""
+        if not self.has(key):
+            return False
+        with replacing_file(target) as temporary:
+            shutil.copyfile(self._folder / key, temporary)
+        return True
+
+    def has(self, key: str) -> bool:
+        """See Store."""
+        return (self._folder / key).is_file()
+
+    def delete(self, key: str) -> None:
+        """See Store."""
+        (self._folder / key).unlink(missing_ok=True)
+
+
+class S3Store:
+    """`s3://bucket/prefix` at AWS or at any S3-compatible endpoint.
+
+    Each method raises StoreError: refused, or away for longer than `patience_s` seconds.
+    """
+
+    def __init__(
+        self, url: str, endpoint_url: str | None, *, patience_s: float = PATIENCE_S
+    ) -> None:
+        parts = urlsplit(url)
+        self.url = url.rstrip("/")
+        self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
+        self._where = _place(endpoint_url)
+        self._client = _client(endpoint_url)
+        self._patience_s = patience_s
+
+    def put(self, key: str, file: Path) -> None:
+        """See Store."""
+        self._patiently(
+            f"write {key} to",
+            lambda: self._client.upload_file(str(file), self._bucket, self._name(key)),
+        )
+
+    def get(self, key: str, target: Path) -> bool:
+        """See Store."""
+
+        def fetch() -> None:
+            with replacing_file(target) as temporary:
+                self._client.download_file(self._bucket, self._name(key), str(temporary))
+
+        return self._unless_missing(f"read {key} from", fetch)
+
+    def has(self, key: str) -> bool:
+        """See Store."""
+        return self._unless_missing(
+            f"look for {key} in",
+            lambda: self._client.head_object(Bucket=self._bucket, Key=self._name(key)),
+        )
+
+    def delete(self, key: str) -> None:
+        """See Store."""
+        self._patiently(
+            f"delete {key} from",
+            lambda: self._client.delete_object(Bucket=self._bucket, Key=self._name(key)),
+        )
+
+    def _name(self, key: str) -> str:
+        return f"{self._prefix}/{key}" if self._prefix else key
+
+    def _unless_missing(self, what: str, action: Callable[[], object]) -> bool:
+        from botocore.exceptions import ClientError
+
+        def attempt() -> bool:
+            try:
+                action()
+            except ClientError as error:
+                if error.response["Error"]["Code"] in _MISSING:
+                    return False
+                raise
+            return True
+
+        return self._patiently(what, attempt)
+
+    def _patiently(self, what: str, action: Callable[[], _Answer]) -> _Answer:
+        """Try until it works, fails for a reason that time does not mend, or patience ends."""
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        end_s, pause_s = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
+        while True:
+            try:
+                return action()
+            except (BotoCoreError, ClientError, Boto3Error) as error:
+                if not _time_may_mend(error) or time.monotonic() + pause_s > end_s:
+                    raise StoreError(
+                        f"cannot {what} {self.url} at {self._where}: {error}"
+                    ) from error
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def open_store(url: str, endpoint_url: str | None) -> Store:
+    """The place that a URL or a path names.
+
+    Raises:
+        ParamsError: neither `s3://bucket/prefix` nor a folder.
+    """
+    if url.startswith("s3://") and urlsplit(url).netloc:
+        return S3Store(url, endpoint_url)
+    if "://" in url or not url:
+        raise ParamsError(f"SISR_STORAGE is {url!r}; write s3://bucket/prefix or a folder")
+    return FolderStore(Path(url))
 
 
 def download_s3(url: str, target: Path, endpoint_url: str | None) -> None:
     """Copy `s3://bucket/key` into a file.
-
-    Credentials come from the usual AWS environment or profile.
 
     Raises:
         DownloadError: no such object, no credentials, endpoint out of reach.
@@ -23,12 +183,40 @@ def download_s3(url: str, target: Path, endpoint_url: str | None) -> None:
     try:
         _client(endpoint_url).download_file(parts.netloc, parts.path.lstrip("/"), str(target))
     except (BotoCoreError, ClientError, Boto3Error) as error:
-        raise DownloadError(f"cannot read {url} at {endpoint_url or 'AWS'}: {error}") from error
-    except ValueError as error:
-        raise ParamsError(f"SISR_S3_ENDPOINT_URL is wrong: {error}") from error
+        raise DownloadError(
+            f"cannot read {masked(url)} at {_place(endpoint_url)}: {error}"
+        ) from error
+
+
+def _place(endpoint_url: str | None) -> str:
+    return masked(endpoint_url) if endpoint_url else "AWS"
+
+
+def _time_may_mend(error: Exception) -> bool:
+    """Out of reach, or the server's own trouble; never a refusal."""
+    from boto3.exceptions import S3UploadFailedError
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+
+    if isinstance(error, S3UploadFailedError):
+        # boto3 wraps what happened; a refusal keeps its code in the text.
+        cause = error.__context__
+        return isinstance(cause, Exception) and _time_may_mend(cause)
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return bool(status >= _FIRST_SERVER_ERROR)
+    return isinstance(error, ConnectionError | HTTPClientError)
 
 
 def _client(endpoint_url: str | None) -> Any:
     import boto3
+    from botocore.config import Config
 
-    return boto3.client("s3", endpoint_url=endpoint_url)
+    config = Config(
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        read_timeout=_READ_TIMEOUT_S,
+        retries={"mode": "standard", "max_attempts": 3},
+    )
+    try:
+        return boto3.client("s3", endpoint_url=endpoint_url, config=config)
+    except ValueError as error:
+        raise ParamsError(f"SISR_S3_ENDPOINT_URL is wrong: {error}") from error

@@ -1,0 +1,84 @@
+"""Whatever ends a run, its children end too."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from flows.reaper import MARK
+from flows.scheduled import end_family
+from tests.conftest import REPOSITORY
+
+# A guarded run that starts a child in a session of its own, as servers do, and waits.
+_RUN = """
+import subprocess, sys, time
+from flows.reaper import guard
+guard()
+command = [sys.executable, "-c", "import time; time.sleep(600)"]
+child = subprocess.Popen(command, start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def _is_gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def _wait_until_gone(pid: int) -> bool:
+    end_s = time.monotonic() + 30
+    while not _is_gone(pid) and time.monotonic() < end_s:
+        time.sleep(0.2)
+    return _is_gone(pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_child_ends_with_its_run_however_that_ends(number: signal.Signals) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != MARK}
+    with subprocess.Popen(
+        [sys.executable, "-c", _RUN],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as run:
+        assert run.stdout is not None
+        child = int(run.stdout.readline())
+        assert not _is_gone(child)
+
+        run.send_signal(number)
+
+        run.wait(30)
+    assert _wait_until_gone(child)
+
+
+def test_a_family_is_ended_to_the_last_child() -> None:
+    # The grandchild ignores being asked.
+    grandchild = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); "
+    code = (
+        "import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {grandchild + 'time.sleep(600)'!r}],"
+        " stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        pid = int(run.stdout.readline())
+
+        end_family(run.pid, grace_s=1)
+
+        run.wait(10)
+    assert _wait_until_gone(pid)
+
+
+def test_a_family_that_is_gone_is_no_error() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as run:
+        run.wait()
+    end_family(run.pid)
