@@ -7,7 +7,6 @@ a while is waited for.
 """
 
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,11 +14,11 @@ from urllib.parse import urlsplit
 
 from tasks.atomic import replacing_file
 from tasks.errors import DownloadError, ParamsError, StoreError
+from tasks.patience import patiently
 from tasks.urls import masked
 
 # How long a storage may be away before that is an error.
 PATIENCE_S = 300.0
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 # Short, because our own waiting is around them.
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10, 60
 _MISSING = ("404", "NoSuchKey")
@@ -143,17 +142,10 @@ class S3Store:
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
-        end_s, pause_s = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
-        while True:
-            try:
-                return action()
-            except (BotoCoreError, ClientError, Boto3Error) as error:
-                if not _time_may_mend(error) or time.monotonic() + pause_s > end_s:
-                    raise StoreError(
-                        f"cannot {what} {self.url} at {self._where}: {error}"
-                    ) from error
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        try:
+            return patiently(action, _time_may_mend, self._patience_s)
+        except (BotoCoreError, ClientError, Boto3Error) as error:
+            raise StoreError(f"cannot {what} {self.url} at {self._where}: {error}") from error
 
 
 def open_store(url: str, endpoint_url: str | None) -> Store:
