@@ -143,6 +143,7 @@ def test_a_registered_network_is_loaded_by_its_alias(finished: Workspace) -> Non
     assert np.array_equal(sr, ours)
 
 
+@pytest.mark.slow
 def test_one_changed_rate_retrains_that_architecture_and_nothing_else(
     finished: Workspace,
 ) -> None:
@@ -166,6 +167,7 @@ def test_one_changed_rate_retrains_that_architecture_and_nothing_else(
     assert pipeline.stale_stages() == {}
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_a_failed_row_and_the_others_finish(finished: Workspace) -> None:
     trained = params_values_with({})["trained"]
     trained["cnn_small"]["learning_rate"] = 1e30
