@@ -34,6 +34,7 @@ from tests.cluster.services import (
 from tests.cluster.workspaces import environment, make_workspace, python, sisr, weights
 
 _CELLS = {"srcnn": "800 steps", "cnn_small": "1500 steps"}
+_FLOW_MOMENTS = ("degrade", "starting Ray", "step ", "step ", "step ", "evaluate@")
 # Long enough to be noticed, short enough to be waited for.
 _AWAY_S = 6.0
 _PATIENCE_S = 900.0
@@ -178,11 +179,11 @@ def kill_workers(bench: Bench, num: int) -> None:
 def kill_flows(bench: Bench, num: int) -> None:
     """The flow dies at any moment, and is started again."""
     workspace = bench.workspace("flows")
-    for _ in range(num):
+    for index in range(num):
         run = Run(workspace, bench.settings("flows"))
-        moment_s = bench.draw.uniform(0.15, 0.95) * bench.reference_s
-        while run.seconds() < moment_s and not run.is_over():
-            time.sleep(0.1)
+        # From the data stages to the evaluation, most of them while cells train.
+        run.wait_for(_FLOW_MOMENTS[index % len(_FLOW_MOMENTS)])
+        time.sleep(bench.draw.uniform(0, 8))
         if run.is_over():
             break
         run.process.send_signal(signal.SIGKILL)
@@ -282,9 +283,9 @@ def main() -> None:
         scenarios: dict[str, Callable[[], None]] = {
             "workers": lambda: kill_workers(bench, 7),
             "flows": lambda: kill_flows(bench, 6),
-            "s3": lambda: kill_server(bench, "s3", bench.s3, 4),
+            "s3": lambda: kill_server(bench, "storage", bench.s3, 4),
             "mlflow": lambda: (
-                kill_server(bench, "mlflow", bench.mlflow, 3),
+                kill_server(bench, "tracking", bench.mlflow, 3),
                 lose_mlflow_at_the_end(bench),
             )[0],
         }
