@@ -29,7 +29,7 @@ def serve_pages(mlflow_port: int, prefect_port: int) -> None:
     settings = Settings()
     # Not on the command line, where others read it: a database's URL may hold its password.
     store = {"MLFLOW_BACKEND_STORE_URI": tracking_uri(settings)}
-    environment = os.environ | mlflow_environment(settings) | store
+    environment = os.environ | mlflow_environment(settings) | store | _ui(prefect_port)
     commands = (
         ["mlflow", "server", *_address(mlflow_port)],
         ["prefect", "server", "start", *_address(prefect_port)],
@@ -67,7 +67,7 @@ def prefect_server(port: int) -> Iterator[None]:
         return
     _check_free(port)
     command = [sys.executable, "-m", "prefect", "server", "start", *_address(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | _ui(port))
     try:
         url = f"http://{HOST}:{port}/api"
         _wait_until_healthy(server, f"{url}/health")
@@ -92,6 +92,11 @@ def _wait_until_healthy(server: "subprocess.Popen[bytes]", url: str) -> None:
             pass  # not listening yet
         time.sleep(_POLL_S)
     raise StoreError(f"Prefect's server did not answer at {url} within {_START_TIMEOUT_S:.0f} s")
+
+
+def _ui(port: int) -> dict[str, str]:
+    """Prefect's pages ask port 4200 unless they are told."""
+    return {"PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api"}
 
 
 def _address(port: int) -> list[str]:
