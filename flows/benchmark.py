@@ -4,6 +4,8 @@ It walks the DAG of dvc.yaml. DVC says what is stale; the flow runs the stage's
 own function and lets DVC record it, so afterwards `dvc repro` has nothing to do.
 """
 
+import base64
+import re
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
+    create_image_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -42,6 +45,7 @@ from tasks.download import download
 from tasks.errors import CellsFailed, DownloadError, ParamsError, SisrError
 from tasks.evaluate import evaluate
 from tasks.fingerprint import write_fingerprints
+from tasks.layout import REPORT_FOLDER
 from tasks.parameter_sets import adopt
 from tasks.report import Report, markdown, write_report
 from tasks.shards import shard
@@ -259,6 +263,13 @@ def _publish(report: Report) -> None:
     table = rows.where(rows.notna(), None).to_dict("records")
     create_table_artifact(table, key="results", description="PSNR, SSIM and time")  # type: ignore[arg-type]
     create_markdown_artifact(markdown(report.summary), key="tables")
+    figures = REPORT_FOLDER / "figures"
+    for figure in sorted([*figures.glob("comparison-*.png"), *figures.glob("tradeoff-*.png")]):
+        # Prefect's pages cannot read our files, so the picture is its own address.
+        picture = base64.b64encode(figure.read_bytes()).decode()
+        create_image_artifact(
+            f"data:image/png;base64,{picture}", key=_key(figure.stem), description=figure.stem
+        )
 
 
 def _record(params: Params, stage: str) -> None:
@@ -312,4 +323,4 @@ def _failure(future: PrefectFuture[None]) -> str | None:
 
 def _key(name: str) -> str:
     """Prefect's artifact keys hold lower-case letters, digits and dashes."""
-    return name.replace("_", "-")
+    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
