@@ -51,6 +51,7 @@ def restore(stage: str) -> bool:
     Raises:
         StoreError: DVC cannot read its cache.
     """
+    from dvc.exceptions import ConfirmRemoveError
     from dvc.stage.cache import RunCacheNotFoundError
 
     with _repo() as repo:
@@ -60,7 +61,8 @@ def restore(stage: str) -> bool:
         try:
             with repo.lock:
                 repo.stage_cache.restore(found)
-        except RunCacheNotFoundError:
+        except (RunCacheNotFoundError, ConfirmRemoveError):
+            # Never run like this, or a failed run left an output that DVC does not know: make it.
             return False
         repo.commit(stage, force=True)
         return True
