@@ -1,0 +1,149 @@
+"""Twelve small cells side by side, as a run trains them, against one after the other.
+
+The same twelve trainings on the sample photographs, by the clock, from nothing to the last weights:
+
+- packed: on Ray, a lane for each core, largest first; Ray's own start is within the time;
+- one by one, one thread: `python -m tasks.train --all`, which needs no Ray;
+- one by one, all threads: the same with every core given to each training.
+
+A round runs all three. The bound is the trainings' own processor time spread evenly over the cores.
+
+    python -m benchmarks.packing
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.measuring import machine, rates, spread
+from tasks.config import Settings, load_params
+from tasks.dispatch import cluster
+from tasks.train import Progress
+from tests.cluster.workspaces import change, environment, make_workspace, python
+
+SCALES = [2, 3]
+# About ten seconds each on one core.
+CELLS = {
+    "cnn_small": "1200 steps",
+    "srcnn": "500 steps",
+    "srcnn_955": "240 steps",
+    "cnn_medium": "160 steps",
+    "waifu2x": "120 steps",
+    "vdsr_5": "60 steps",
+}
+
+
+def prepared(folder: Path) -> Path:
+    """A workspace with pictures and shards, and nothing trained."""
+    workspace = make_workspace(
+        folder / "workspace", trained=CELLS, scales=SCALES, validate_every="1 epochs"
+    )
+    stages = [["tasks.download"]]
+    stages += [
+        [f"tasks.{stage}", "--scale", str(scale)]
+        for stage in ("degrade", "shards")
+        for scale in SCALES
+    ]
+    for module, *arguments in stages:
+        command = [*python(module), *arguments]
+        subprocess.run(command, cwd=workspace, env=environment({}), check=True, capture_output=True)
+    return workspace
+
+
+def forget_trainings() -> None:
+    """Start anew: no results, no checkpoints."""
+    shutil.rmtree("cells", ignore_errors=True)
+    shutil.rmtree(".sisr", ignore_errors=True)
+
+
+def one_by_one(workspace: Path, num_threads: int) -> Callable[[], float]:
+    """Seconds for all cells in one process, one after the other."""
+
+    def run() -> float:
+        forget_trainings()
+        change(workspace, {"training": {"num_threads": num_threads}})
+        command = [*python("tasks.train"), "--all"]
+        start_s = time.perf_counter()
+        subprocess.run(command, env=environment({}), check=True, capture_output=True)
+        return time.perf_counter() - start_s
+
+    return run
+
+
+def packed(workspace: Path, starts_s: list[float], bounds_s: list[float]) -> Callable[[], float]:
+    """Seconds for all cells on Ray; those to the first progress and the bound are put aside."""
+
+    def run() -> float:
+        forget_trainings()
+        change(workspace, {"training": {"num_threads": 1}})
+        params = load_params()
+        firsts: list[float] = []
+
+        def on_progress(_progress: Progress) -> None:
+            firsts.append(time.perf_counter())
+
+        start_s = time.perf_counter()
+        with (
+            cluster(params, Settings(), params.cells, lambda line: None) as ray,
+            ThreadPoolExecutor(len(params.cells)) as pool,
+        ):
+            waiting = [pool.submit(ray.train, cell, on_progress) for cell in params.cells]
+            for each in waiting:
+                each.result()
+            end_s = time.perf_counter()
+        starts_s.append(min(firsts) - start_s)
+        records = [json.loads(path.read_text()) for path in Path("cells").glob("*/training.json")]
+        assert len(records) == len(params.cells)
+        bounds_s.append(sum(record["cpu_seconds"] for record in records) / (os.cpu_count() or 1))
+        return end_s - start_s
+
+    return run
+
+
+def main() -> None:
+    """Print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    home = Path.cwd()
+    starts_s: list[float] = []
+    bounds_s: list[float] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        workspace = prepared(Path(temporary))
+        os.chdir(workspace)
+        found = rates(
+            {
+                "packed": packed(workspace, starts_s, bounds_s),
+                "one thread": one_by_one(workspace, 1),
+                "all threads": one_by_one(workspace, os.cpu_count() or 1),
+            },
+            arguments.rounds,
+        )
+        os.chdir(home)
+    bound_s = np.array(bounds_s[1:])
+    print(machine())
+    print(f"{len(CELLS) * len(SCALES)} cells, {arguments.rounds} rounds")
+    for what, said in (
+        ("packed", spread(found["packed"], 1) + " s"),
+        ("  to the first progress", spread(np.array(starts_s[1:]), 1) + " s"),
+        ("  processor time ÷ cores", spread(bound_s, 1) + " s"),
+        ("  of that bound", spread(100 * bound_s / found["packed"]) + " %"),
+        ("one by one, one thread", spread(found["one thread"], 1) + " s"),
+        ("  packed is faster by", spread(found["one thread"] / found["packed"], 2)),
+        ("one by one, all threads", spread(found["all threads"], 1) + " s"),
+        ("  packed is faster by", spread(found["all threads"] / found["packed"], 2)),
+    ):
+        print(f"{what:28} {said}")
+
+
+if __name__ == "__main__":
+    main()
