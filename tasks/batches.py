@@ -4,13 +4,15 @@ A batch is a function of (seed, step) alone: every random draw comes from a
 generator made of both, so a resumed training sees what an undisturbed one sees.
 A thread reads ahead: it copies of each stored patch, flipped and turned, the
 window that is wanted, and nothing else. Pixels stay uint8 until they are on the
-device; luminance and enlargement are done there, for the whole batch at once.
+device; luminance and enlargement are done there, for the whole batch at once,
+on a CPU by that thread as well.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +29,8 @@ _REACH_LR_PX = 2
 # What a generator is for; part of its seed, so that no two uses share a stream.
 _ORDER, _AUGMENT = 1, 2
 
+
+_Work = TypeVar("_Work")
 
 # Batches made at a time, and the most memory for them.
 _MAX_BURST, _BURST_BYTES = 16, 2**23
@@ -77,14 +81,28 @@ class Batches:
         return max(1, num_patches // self.batch_size)
 
     def from_step(self, first: int, last: int) -> Iterator[tuple[Batch, ...]]:
-        """The batches of steps first … last-1; the next ones are gathered meanwhile."""
+        """The batches of steps first … last-1; the next ones are made meanwhile.
+
+        On a CPU whole; for a GPU the reading thread only gathers pixels, and what the GPU computes
+        stays in the order of the thread that trains.
+        """
+        if self.device.type == "cpu":
+            for made in self._ahead(self._make, first, last):
+                yield from made
+            return
+        for gathered in self._ahead(self._gather_burst, first, last):
+            yield from self._on_device(gathered)
+
+    def _ahead(
+        self, work: Callable[[int, int], list[_Work]], first: int, last: int
+    ) -> Iterator[list[_Work]]:
+        """Burst after burst, the next one in the works."""
         with ThreadPoolExecutor(1, thread_name_prefix="gather") as pool:
-            ahead = pool.submit(self._gather_all, first, last)
+            ahead = pool.submit(work, first, last)
             for start in range(first, last, self._burst):
-                gathered = ahead.result()
-                ahead = pool.submit(self._gather_all, start + self._burst, last)
-                # A list, so that they are made one straight after the other.
-                yield from [self._on_device(each) for each in gathered]
+                done = ahead.result()
+                ahead = pool.submit(work, start + self._burst, last)
+                yield done
 
     @property
     def _burst(self) -> int:
@@ -95,7 +113,10 @@ class Batches:
         pair_bytes = 4 * 2 * self.architecture.num_channels * max(self.window_px.values()) ** 2
         return max(1, min(_MAX_BURST, _BURST_BYTES // (pair_bytes * self.batch_size)))
 
-    def _gather_all(self, start: int, last: int) -> list[list[_Gathered]]:
+    def _make(self, start: int, last: int) -> list[tuple[Batch, ...]]:
+        return self._on_device(self._gather_burst(start, last))
+
+    def _gather_burst(self, start: int, last: int) -> list[list[_Gathered]]:
         """The next burst; none from the last step on."""
         return [self._gather(step) for step in range(start, min(start + self._burst, last))]
 
@@ -166,8 +187,9 @@ class Batches:
         margin = min(_REACH_LR_PX * scale, room // 2)
         return int(draw.integers(margin, room - margin + 1))
 
-    def _on_device(self, gathered: list[_Gathered]) -> tuple[Batch, ...]:
-        return tuple(self._batch(part) for part in gathered if len(part.lr))
+    def _on_device(self, gathered: list[list[_Gathered]]) -> list[tuple[Batch, ...]]:
+        """A burst's batches, made one straight after the other."""
+        return [tuple(self._batch(part) for part in parts if len(part.lr)) for parts in gathered]
 
     def _batch(self, part: _Gathered) -> Batch:
         lr, hr = (

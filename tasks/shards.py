@@ -373,8 +373,7 @@ class ShardSet:
         lr_out, hr_out = lr.numpy(), hr.numpy()
         lr_px, hr_px = (int(each.shape[-1]) for each in (self.shards[0].lr, self.shards[0].hr))
         # One of eight pairs of slices for each patch, made once.
-        lr_slices = [_slices(lr_window, lr_px, turn) for turn in _ALL_TURNS]
-        hr_slices = [_slices(hr_window, hr_px, turn) for turn in _ALL_TURNS]
+        lr_slices, hr_slices = _slices(lr_window, lr_px), _slices(hr_window, hr_px)
         codes = (4 * turns[0] + 2 * turns[1] + turns[2]).tolist()
         for place, ((number, row), code) in enumerate(
             zip(self._places(indices), codes, strict=True)
@@ -389,6 +388,8 @@ class ShardSet:
 
     def _places(self, indices: NDArray[np.int64]) -> list[tuple[int, int]]:
         """For each index the number of its shard and the row in it."""
+        if len(self.shards) == 1:
+            return [(0, row) for row in indices.tolist()]
         numbers = np.searchsorted(self._ends, indices, side="right")
         rows = indices - (self._ends - self._lengths)[numbers]
         return list(zip(numbers.tolist(), rows.tolist(), strict=True))
@@ -399,17 +400,21 @@ class ShardSet:
             yield from each.sources
 
 
-# Upside down, mirrored, transposed.
-_ALL_TURNS = tuple(itertools.product((False, True), repeat=3))
+def _slices(window: Window, side: int) -> list[tuple[slice, slice, slice]]:
+    """Where the window of a turned patch lies in the patch as it is stored, before transposing.
 
-
-def _slices(window: Window, side: int, turn: tuple[bool, ...]) -> tuple[slice, slice, slice]:
-    """Where the window of a turned patch lies in the patch as it is stored, before transposing."""
-    upside_down, mirrored, transposed = turn
-    top, left = (window.left, window.top) if transposed else (window.top, window.left)
-    rows = _along(top, window.side, side, upside_down)
-    columns = _along(left, window.side, side, mirrored)
-    return (slice(None), rows, columns)
+    One for each code: 4 if it was put upside down, 2 if it was mirrored, 1 if it was transposed.
+    """
+    down, across = (
+        [_along(start, window.side, side, backwards) for backwards in (False, True)]
+        for start in (window.top, window.left)
+    )
+    whole = slice(None)
+    places = []
+    for upside_down, mirrored in itertools.product((0, 1), repeat=2):
+        places.append((whole, down[upside_down], across[mirrored]))
+        places.append((whole, across[upside_down], down[mirrored]))
+    return places
 
 
 def _along(start: int, length: int, side: int, backwards: bool) -> slice:
