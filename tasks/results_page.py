@@ -33,6 +33,8 @@ def write_results(folder: Path) -> None:
     Raises:
         DataError: there is no report.
     """
+    if not REPORT_FOLDER.exists():
+        raise DataError("there is no report yet; run `sisr run` first")
     params, summary = load_params(), read_summary()
     parts = [
         "# Results",
@@ -42,22 +44,23 @@ def write_results(folder: Path) -> None:
         " has one; the difference is ours minus theirs.",
         markdown(summary).replace("### ", "## "),
         "## What each training cost",
-        markdown_table(_costs(params)),
+        markdown_table(training_costs(params)),
     ]
-    residual = _residual(params)
+    residual = residual_table(params)
     if residual is not None:
-        parts += ["## VDSR with and without its residual, Set5 ×2", residual]
+        title = "## VDSR with and without its residual, Set5 ×2"
+        parts += [title, markdown_table(residual)]
     with replacing_folder(folder / "results") as results:
         for name in _TABLES:
             shutil.copyfile(REPORT_FOLDER / name, results / name)
-        _costs(params).to_csv(results / "costs.csv", index=False)
+        training_costs(params).to_csv(results / "costs.csv", index=False)
         figures = _copy_figures(results)
     parts += [f"![{name}](results/{name})" for name in figures]
     write_text(folder / "results.md", "\n\n".join(parts).strip() + "\n")
 
 
-def _costs(params: Params) -> pd.DataFrame:
-    """A row for each training: minutes, steps, where and how."""
+def training_costs(params: Params) -> pd.DataFrame:
+    """A row for each training: steps, minutes (CPU minutes: what it computed), where and how."""
     rows = []
     for cell in params.cells:
         record = CELL_FOLDER / cell.name / "training.json"
@@ -73,7 +76,7 @@ def _costs(params: Params) -> pd.DataFrame:
                 "batch": recipe.batch_size,
                 "window": f"{recipe.window_px(cell.scales[0])} px",
                 "minutes": f"{about['seconds'] / 60:.1f}",
-                "CPU minutes": _cpu_minutes(about),
+                "CPU minutes": f"{about['cpu_seconds'] / 60:.1f}",
                 "precision": about["precision"],
                 "threads": about["num_threads"],
                 "device": about["device"],
@@ -83,17 +86,11 @@ def _costs(params: Params) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _cpu_minutes(about: dict[str, object]) -> str:
-    """What the training computed, which on a shared machine is less than it lasted."""
-    if "cpu_seconds" in about:
-        return f"{float(str(about['cpu_seconds'])) / 60:.1f}"
-    history = pd.read_csv(CELL_FOLDER / str(about["cell"]) / "history.csv")
-    lasted_s = history["seconds"].diff().fillna(history["seconds"])
-    return f"{(lasted_s * history['cpu_percent'] / 100).sum() / 60:.1f}"
+def residual_table(params: Params) -> pd.DataFrame | None:
+    """The paper's table at the same fractions of the training, ours beside it.
 
-
-def _residual(params: Params) -> str | None:
-    """The paper's table at the same fractions of the training, ours beside it."""
+    None unless both networks are trained and watched on Set5 at ×2, as the paper does it.
+    """
     if not set(_RESIDUAL.values()) <= set(params.trained) | set(params.joint):
         return None
     theirs = published_table("vdsr_residual_set5_x2_psnr_db")
@@ -113,7 +110,7 @@ def _residual(params: Params) -> str | None:
             row = theirs[(theirs["method"] == name) & (theirs["epoch"] == epoch)]
             printed[f"{epoch}/80"] = f"{row['psnr_db'].item():.2f}"
         rows += [ours, printed]
-    return markdown_table(pd.DataFrame(rows))
+    return pd.DataFrame(rows)
 
 
 def _copy_figures(results: Path) -> list[str]:
@@ -131,8 +128,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="where results.md and results/ are written")
     arguments = parser.parse_args()
-    if not REPORT_FOLDER.exists():
-        raise DataError("there is no report yet; run `sisr run` first")
     write_results(arguments.folder)
 
 
