@@ -22,13 +22,13 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectFuture, as_completed
+from prefect.futures import as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
 from flows.progress import Board
 from flows.reaper import guard
-from flows.selection import EVALUATE_STAGES, TRAIN_STAGES, Selection, cell_of, split
+from flows.selection import EVALUATE_STAGES, TRAIN_STAGES, Selection, cell_of, made_by, split
 from tasks import pipeline
 from tasks.checks import check_inputs
 from tasks.config import (
@@ -146,9 +146,9 @@ def _make(run: _Run) -> None:
     _run_data_stages(run)
     failures = _train(run)
     failures |= _evaluate(run, failures)
-    left_out = _left_out(run)
-    report = _report(run, failures | left_out)
-    _register(run, failures | left_out)
+    left_out = run.selection.left_out(stale_stages())
+    report = _report(run, failures, left_out)
+    _register(run, is_whole=not failures and not left_out)
     if pipeline.has_remote() and not failures:
         run.board.say("push to DVC's remote …")
         pipeline.push()
@@ -193,7 +193,8 @@ def _train(run: _Run) -> dict[str, str]:
         futures = {train_task.submit(cell.name, cell, ray, board): cell for cell in stages}
         for future in as_completed(list(futures)):
             cell = futures[future]
-            reason = _failure(future)
+            future.wait()
+            reason = _failure(future.state)
             if reason is None:
                 _record(run.params, stages[cell])
                 ray.forget(cell)
@@ -215,44 +216,34 @@ def _evaluate(run: _Run, failures: dict[str, str]) -> dict[str, str]:
         architecture, scale = split(stage.partition("@")[2])
         assert scale is not None
         state = evaluate_task(run.params, architecture=architecture, scale=scale, return_state=True)
-        if state.is_completed():
+        reason = _failure(state)
+        if reason is None:
             _record(run.params, stage)
         else:
-            name = cell.name if cell else architecture
-            failed[name] = str(state.result(raise_on_failure=False))
+            failed[made_by(stage)] = reason
     return failed
 
 
-def _left_out(run: _Run) -> dict[str, str]:
-    """What is not up to date because this run was not asked to make it."""
-    return {
-        cell.name if (cell := cell_of(run.params, stage)) else split(stage.partition("@")[2])[0]: (
-            "left out of this run"
-        )
-        for stage in stale_stages()
-        if not run.selection.takes(stage)
-    }
-
-
-def _report(run: _Run, failures: dict[str, str]) -> Report | None:
-    if not _stale(("report",)) and not failures:
+def _report(run: _Run, failures: dict[str, str], left_out: set[str]) -> Report | None:
+    is_whole = not failures and not left_out
+    if is_whole and not _stale(("report",)):
         return None
     run.board.say("report …")
-    report: Report = report_task(run.params, failures)
-    if not failures:
-        # With a failed cell the tables are whole, but not what params.yaml asks for.
+    report: Report = report_task(run.params, failures, left_out)
+    if is_whole:
+        # Else the tables have every row, but not what params.yaml asks for.
         _record(run.params, "report")
     return report
 
 
-def _register(run: _Run, failures: dict[str, str]) -> None:
-    if not failures and not _stale(("register",)):
+def _register(run: _Run, is_whole: bool) -> None:
+    if is_whole and not _stale(("register",)):
         return
     run.board.say("register …")
     for each in register_task(run.params, run.settings):
         crown = " – champion" if each.is_champion else ""
         run.board.say(f"  {each.model} version {each.version}: {each.psnr_db:.2f} dB{crown}")
-    if not failures:
+    if is_whole:
         _record(run.params, "register")
 
 
@@ -313,11 +304,10 @@ def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:
     return None if values is None else tuple(values)
 
 
-def _failure(future: PrefectFuture[None]) -> str | None:
-    future.wait()
-    if future.state.is_completed():
+def _failure(state: State[Any]) -> str | None:
+    if state.is_completed():
         return None
-    error = future.result(raise_on_failure=False)
+    error = state.result(raise_on_failure=False)
     return str(error) if isinstance(error, SisrError) else repr(error)
 
 

@@ -238,13 +238,16 @@ def _print_sheet(sheet: "Sheet") -> None:
 
 
 def _described(sheet: "Sheet", output: Path) -> dict[str, object]:
+    """For a program; JSON has no infinity, so the PSNR of equal pictures is null."""
     import dataclasses
+    import math
 
-    return {
-        "sheet": str(output),
-        "box": dataclasses.asdict(sheet.box),
-        "entries": [
-            {"name": each.name, **(dataclasses.asdict(each.quality) if each.quality else {})}
-            for each in sheet.entries
-        ],
-    }
+    entries: list[dict[str, object]] = []
+    for each in sheet.entries:
+        entry: dict[str, object] = {"name": each.name}
+        if each.quality is not None:
+            psnr_db = each.quality.psnr_db
+            entry["psnr_db"] = psnr_db if math.isfinite(psnr_db) else None
+            entry["ssim"] = each.quality.ssim
+        entries.append(entry)
+    return {"sheet": str(output), "box": dataclasses.asdict(sheet.box), "entries": entries}

@@ -43,13 +43,18 @@ def run(
         sisr run --params sets/full.yaml
         sisr run --architecture srcnn --scale 2 --force
     """
+    from flows.selection import Selection
+    from tasks import pipeline
     from tasks.checks import check_inputs
+    from tasks.config import load_params
     from tasks.parameter_sets import adopt
     from tasks.staleness import stale_stages
 
     if params is not None:
-        adopt(params)
+        with pipeline.workspace_lock():  # not under the feet of a run that is going on
+            adopt(params)
     check_inputs()
+    Selection(tuple(architecture or ()), tuple(scale or ())).check(load_params())
     if not force and not stale_stages():
         typer.echo("nothing to do: every stage is up to date", err=True)
     else:
@@ -71,7 +76,7 @@ def status(
         bool, typer.Option("--json", help="For a program: stage -> reason; {} when nothing is.")
     ] = False,
 ) -> None:
-    """Say what is stale and why.
+    """Say what is stale and why, and which rows the last run was not asked to make.
 
     Examples:
 
@@ -79,6 +84,8 @@ def status(
         sisr status --json
     """
     from tasks.checks import check_inputs
+    from tasks.report import rows_left_out
+    from tasks.row_status import LEFT_OUT
     from tasks.staleness import stale_stages
 
     check_inputs()
@@ -88,6 +95,8 @@ def status(
         return
     for stage, reason in stale.items():
         typer.echo(f"{stage}: {reason}")
+    for row in rows_left_out() if stale else ():
+        typer.echo(f"{row}: {LEFT_OUT} of the last run")
     if not stale:
         typer.echo("every stage is up to date")
 

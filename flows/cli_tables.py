@@ -64,7 +64,8 @@ def report(
     if not page.is_file():
         raise DataError(f"there is no {page} yet; run `sisr run` first")
     if output is not None:
-        target = output / page.name if output.is_dir() else output.expanduser()
+        target = output.expanduser()
+        target = target / page.name if target.is_dir() else target
         with replacing_file(target) as temporary:
             shutil.copyfile(page, temporary)
         page = target

@@ -35,11 +35,12 @@ def serve_pages(mlflow_port: int, prefect_port: int) -> None:
         ["prefect", "server", "start", *_address(prefect_port)],
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    servers = [
-        subprocess.Popen([sys.executable, "-m", *command], env=environment) for command in commands
-    ]
-    print(f"MLflow  http://{HOST}:{mlflow_port}\nPrefect http://{HOST}:{prefect_port}", flush=True)
+    servers: list[subprocess.Popen[bytes]] = []
     try:
+        for command in commands:
+            servers.append(subprocess.Popen([sys.executable, "-m", *command], env=environment))
+        addresses = f"MLflow  http://{HOST}:{mlflow_port}\nPrefect http://{HOST}:{prefect_port}"
+        print(addresses, flush=True)
         while all(server.poll() is None for server in servers):
             time.sleep(_POLL_S)
         raise StoreError("a server ended by itself; its message is above")

@@ -31,19 +31,22 @@ def print_table(table: "Table") -> None:
 
 def print_tables(dataset: str | None = None, scale: int | None = None) -> None:
     """The tables of the last run, one for each data set and scale."""
+    from rich.markup import escape
     from rich.table import Table
 
     from tasks.report import read_summary
+    from tasks.row_status import without_numbers
 
     summary = read_summary(dataset, scale)
+    summary = summary.assign(instead=without_numbers(summary))
     for (name, factor), rows in summary.groupby(["dataset", "scale"], sort=False):
         printed = Table(title=f"{name} ×{factor}", title_justify="left")
         printed.add_column("architecture")
         for column in ("PSNR (dB)", "SSIM", "latency (ms)", "parameters", "trained (s)"):
             printed.add_column(column, justify="right")
         for row in rows.to_dict("records"):
-            if row["status"] != "ok":
-                printed.add_row(row["architecture"], f"failed: {row['error']}")
+            if row["instead"]:
+                printed.add_row(row["architecture"], escape(row["instead"]))
                 continue
             printed.add_row(
                 row["architecture"],

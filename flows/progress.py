@@ -57,6 +57,8 @@ class Board:
         """Where a training is."""
         if self._console.is_terminal:
             self._move_bar(progress)
+            if progress.note:
+                self.say(f"{progress.cell}: {progress.note}")
         elif progress.psnr_db or progress.note or self._is_due(progress.cell):
             self._last_line[progress.cell] = time.monotonic()
             self.say(str(progress))

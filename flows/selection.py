@@ -1,9 +1,11 @@
 """Which part of params.yaml one run makes: all of it, or some architectures or scales."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tasks.config import Cell, Params
 from tasks.errors import ParamsError
+from tasks.layout import result_name
 
 TRAIN_STAGES = ("train", "train_joint")
 EVALUATE_STAGES = ("evaluate", "evaluate_joint", "evaluate_interpolation")
@@ -40,6 +42,16 @@ class Selection:
         return (self.architectures is None or architecture in self.architectures) and (
             self.scales is None or scale is None or scale in self.scales
         )
+
+    def left_out(self, stale: Iterable[str]) -> set[str]:
+        """What those stale stages make and this run does not, by `made_by`."""
+        return {made_by(stage) for stage in stale if not self.takes(stage)}
+
+
+def made_by(stage: str) -> str:
+    """A training or a row of the tables: `vdsr`, trained for all scales, or `srcnn-x2`."""
+    architecture, scale = split(stage.partition("@")[2])
+    return architecture if scale is None else result_name(architecture, scale)
 
 
 def split(item: str) -> tuple[str, int | None]:

@@ -56,6 +56,9 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         try:
             temporary.mkdir()
             yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _flush(file)
             _swap(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from tasks.bicubic import crop_to_multiple, shrink
 from tasks.color import luminance, to_8bit
 from tasks.errors import ImageError, ParamsError
 from tasks.metrics import SSIM_WINDOW_PX, Quality, measure
 from tasks.network_choice import Choice
-from tasks.super_resolve import super_resolve, upscale
+from tasks.super_resolve import super_resolve, turned_upright, upscale
 
 Pixels = NDArray[np.uint8]
 
@@ -154,7 +154,7 @@ def _check_inside(box: Box, picture: Image.Image) -> None:
 
 def _plain(image: Image.Image) -> Image.Image:
     """Upright, 8 bits, grey or RGB."""
-    upright = ImageOps.exif_transpose(image)
+    upright = turned_upright(image)
     if upright.mode.startswith("I"):
         return Image.fromarray(
             (np.asarray(upright).astype(np.float64) / 257 + 0.5).astype(np.uint8)

@@ -386,6 +386,8 @@ class Settings(BaseSettings):
     s3_endpoint_url: str | None = None
     # Where verified archives are kept between runs.
     archive_cache: Path = Path(".sisr/archives")
+    # Where a node of a cluster keeps the inputs it has fetched; each node asks its own environment.
+    node_cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "sisr")
 
 
 def read_yaml(path: Path) -> Any:

@@ -26,6 +26,7 @@ from tasks.importing import SUFFIX
 from tasks.layout import picture_pairs, weights_file
 from tasks.protocol import prepare, sr_luminance, sr_picture
 from tasks.reach import reach_lr_px
+from tasks.row_status import measured_rows
 from tasks.weights import load_weights
 
 # A report is made in seconds, so it shows this many pictures at most, the largest scales first.
@@ -86,7 +87,7 @@ def comparisons(
     params: Params, summary: pd.DataFrame, images: pd.DataFrame
 ) -> Iterator[Comparison]:
     """At most `MAX_COMPARISONS`, the largest scale first; none without a network."""
-    measured = summary[summary["status"] == "ok"]
+    measured = measured_rows(summary)
     networks = measured[(measured["num_parameters"] > 0) & (measured["cell"] != "")]
     places = [
         (dataset, scale)
@@ -132,7 +133,8 @@ def choose_picture(images: pd.DataFrame, networks: Sequence[str]) -> str:
     """
     psnrs = images.pivot(index="image", columns="architecture", values="psnr_db")
     baseline = psnrs[BASELINE] if BASELINE in psnrs else psnrs.min(axis=1)
-    return str((psnrs[list(networks)].max(axis=1) - baseline).idxmax())
+    gains = psnrs[list(networks)].max(axis=1) - baseline
+    return str(gains.fillna(0.0).idxmax())  # ∞ - ∞ where both are perfect
 
 
 def choose_window(hr_y: Image, bicubic_y: Image, scale: int) -> Window:

@@ -7,6 +7,7 @@ made them. Archives stay in a cache keyed by name, so nothing is fetched twice.
 import argparse
 import hashlib
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def _unpack(name: str, url: str, entry: Dataset, folder: Path, settings: Setting
     if entry.sha256 is None and is_new:
         print(
             f"{name}: not verified; to pin it, put this line under `{name}:` in datasets.yaml\n"
-            f"  sha256: {_sha256(archive)}"
+            f"  sha256: {_sha256(archive)}",
+            file=sys.stderr,
         )
     return num_pictures
 

@@ -6,6 +6,7 @@ Data in: test pictures, the cell's weights. Data out:
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -95,7 +96,8 @@ def _latency(
         row: dict[str, Any] = {"output_px": size_px}
         if estimate_s > MAX_TIMING_S:
             row["skipped"] = f"would take {estimate_s:.0f} s, more than {MAX_TIMING_S:.0f} s"
-            print(f"{architecture.name} ×{scale}: no time for {size_px} px: {row['skipped']}")
+            said = f"{architecture.name} ×{scale}: no time for {size_px} px: {row['skipped']}"
+            print(said, file=sys.stderr, flush=True)
         else:
             row |= asdict(measure_latency(network, architecture, scale, size_px, device))
         rows.append(row)

@@ -8,7 +8,6 @@ workers stand in the flow's own workspace.
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from tasks.atomic import replacing_folder
-from tasks.config import Cell
+from tasks.config import Cell, Settings
 from tasks.errors import StoreError
 from tasks.layout import HR_FOLDER, LR_FOLDER, lr_folder, shard_folder
 from tasks.storage import Store
@@ -138,8 +137,9 @@ def checkpoint_key(name: str) -> str:
 
 
 def node_cache() -> Path:
-    """Where a node keeps the inputs it has fetched."""
-    return Path(os.environ.get("SISR_NODE_CACHE", Path.home() / ".cache" / "sisr"))
+    """Where this node keeps the inputs it has fetched, by its own environment, not the flow's."""
+    # Absolute, because links lead there.
+    return Settings().node_cache.expanduser().absolute()
 
 
 def _input_folders(cell: Cell) -> list[Path]:

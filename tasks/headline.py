@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tasks.crops import BASELINE
+from tasks.row_status import measured_rows
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Headline:
 
 def headlines(summary: pd.DataFrame) -> list[Headline]:
     """One for each data set and scale that has a measured row, in the table's order."""
-    measured = summary[summary["status"] == "ok"]
+    measured = measured_rows(summary)
     groups = measured.groupby(["dataset", "scale"], sort=False)
     return [_headline(rows) for _, rows in groups]
 

@@ -18,6 +18,7 @@ from tasks.config import Params
 from tasks.headline import headlines
 from tasks.illustrations import CELLS, MISSING, NOTES, Illustration
 from tasks.origin import anchor, row_origins, run_origin
+from tasks.row_status import FAILED, LEFT_OUT, without_numbers
 from tasks.tables import PaperTable, as_count, as_text
 
 _TEMPLATE = "report.html.jinja"
@@ -78,12 +79,13 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class _Row:
-    """One network; a failed one has a reason instead of values."""
+    """One network; one that failed or was left out says so instead of its values."""
 
     architecture: str
     anchor: str
     source: str
-    error: str
+    instead: str
+    is_failed: bool
     values: tuple[_Value, ...]
 
 
@@ -119,7 +121,8 @@ def html_page(
     places = summary[["dataset", "scale"]].drop_duplicates().itertuples(index=False)
     return environment.get_template(_TEMPLATE).render(
         headlines=headlines(summary),
-        failed=_failed(summary),
+        failed=_with_status(summary, FAILED),
+        left_out=_with_status(summary, LEFT_OUT),
         tables=[_table(dataset, scale, summary) for dataset, scale in places],
         output_px=OUTPUT_PX,
         in_papers_layouts=[_paper_table(each) for each in in_papers_layouts],
@@ -130,9 +133,9 @@ def html_page(
     )
 
 
-def _failed(summary: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    """Who failed where and why, said once for each network and reason."""
-    rows = summary[summary["status"] == "failed"]
+def _with_status(summary: pd.DataFrame, status: str) -> list[dict[Hashable, Any]]:
+    """Which networks have that status where, and why, said once for each reason."""
+    rows = summary[summary["status"] == status]
     rows = rows.assign(places=rows["dataset"] + " ×" + rows["scale"].astype("str"))
     grouped = rows.groupby(["architecture", "error"], sort=False)["places"]
     return grouped.agg(", ".join).reset_index().to_dict("records")
@@ -147,12 +150,14 @@ def _table(dataset: str, scale: int, summary: pd.DataFrame) -> _Table:
         rows = rows.assign(psnr_db_grey_as_rgb=float("nan"))
     shown = [each for each in _COLUMNS if not (each.optional and rows[each.name].isna().all())]
     columns = [column.values(rows) for column in shown]
+    rows = rows.assign(instead=without_numbers(rows))
     made = (
         _Row(
             architecture=row["architecture"],
             anchor=anchor(row["architecture"], scale),
             source=row["source"],
-            error=row["error"] if row["status"] == "failed" else "",
+            instead=row["instead"],
+            is_failed=row["status"] == FAILED,
             values=values,
         )
         for row, values in zip(rows.to_dict("records"), zip(*columns, strict=True), strict=True)

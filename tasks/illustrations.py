@@ -15,6 +15,7 @@ from tasks.config import Params
 from tasks.crops import MAX_COMPARISONS, comparisons
 from tasks.figures import Style, plot_training, styles
 from tasks.layout import CELL_FOLDER
+from tasks.row_status import measured_rows
 from tasks.scatter import plot_tradeoff
 from tasks.visual import plot_comparison, plot_errors, plot_snapshots, read_snapshots
 
@@ -67,14 +68,14 @@ def illustrate(
 ) -> list[Illustration]:
     """Draw everything into `folder`, and say what there is, in the order of the page."""
     folder.mkdir()
-    measured = summary[summary["status"] == "ok"]
+    measured = measured_rows(summary)
     networks = measured.loc[measured["num_parameters"] > 0, "architecture"]
     looks = styles([*params.trained, *params.joint, *networks])
     drawn = [
         *_tradeoffs(measured, looks, folder),
         *_visuals(params, summary, images, folder),
         *_curves(params, training, looks, folder),
-        *_snapshots(params, folder),
+        *_snapshots(params, training, folder),
     ]
     order = list(NOTES)
     return sorted(drawn, key=lambda each: order.index(each.heading))
@@ -129,9 +130,12 @@ def _curves(
         yield Illustration(CELLS, file_name, f"{cell.name}, trained on {loss} loss")
 
 
-def _snapshots(params: Params, folder: Path) -> Iterator[Illustration]:
+def _snapshots(params: Params, training: pd.DataFrame, folder: Path) -> Iterator[Illustration]:
+    # What another training left in a cell that failed or was left out is not shown.
+    trained = set(training["cell"])
     for scale in params.scales:
-        cells = [cell.name for cell in params.cells if scale in cell.scales]
+        cells = [each.name for each in params.cells if scale in each.scales]
+        cells = [cell for cell in cells if cell in trained]
         read = [read_snapshots(cell, CELL_FOLDER / cell, scale) for cell in cells]
         found = [each for each in read if each is not None]
         if not found:

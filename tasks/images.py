@@ -57,14 +57,14 @@ def read_image(path: Path) -> Picture:
             f"{path} is corrupt, truncated or no picture: it is none of {', '.join(FORMATS)};"
             " mend it or leave it out"
         ) from error
-    except _DAMAGE as error:
+    except DECODER_ERRORS as error:
         raise ImageError(
             f"{path} is corrupt, truncated or no picture: {error}; mend it or leave it out"
         ) from error
 
 
 # What Pillow's decoders raise on hostile bytes.
-_DAMAGE = (
+DECODER_ERRORS = (
     OSError,
     SyntaxError,
     ArithmeticError,

@@ -10,6 +10,7 @@ weights or code have changed since is not shown; the reason is.
 
 import hashlib
 import json
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -69,7 +70,8 @@ class Origin:
     def command(self) -> str:
         """What imports the same weights again."""
         scales = "".join(f" --scale {scale}" for scale in self.scales)
-        return f"sisr import {self.architecture} {self.source} --sha256 {self.sha256}{scales}"
+        source = shlex.quote(self.source)
+        return f"sisr import {self.architecture} {source} --sha256 {self.sha256}{scales}"
 
 
 def row_name(architecture: str) -> str:

@@ -53,6 +53,11 @@ def weights_file(cell: str) -> Path:
     return CELL_FOLDER / cell / "weights.safetensors"
 
 
+def result_name(architecture: str, scale: int) -> str:
+    """`srcnn-x2`: what one row of the tables is called."""
+    return f"{architecture}-x{scale}"
+
+
 def result_file(architecture: str, scale: int) -> Path:
     """The numbers of one row of the tables."""
-    return RESULT_FOLDER / f"{architecture}-x{scale}.json"
+    return RESULT_FOLDER / f"{result_name(architecture, scale)}.json"

@@ -10,6 +10,7 @@ import pandas as pd
 import models
 from tasks.config import Params
 from tasks.importing import read_origin
+from tasks.row_status import without_numbers
 from tasks.tables import as_text, markdown_table, marked
 
 if TYPE_CHECKING:
@@ -99,8 +100,7 @@ def _quality_table(rows: pd.DataFrame) -> str:
         "SSIM": marked(rows["ssim"], 4),
         "latency (ms)": as_text(rows["latency_ms"], "{:.1f}"),
     }
-    failed = rows["status"] == "failed"
-    text["PSNR (dB)"] = text["PSNR (dB)"].mask(failed, "failed: " + rows["error"].astype("str"))
+    text["PSNR (dB)"] += without_numbers(rows)
     return _spaced(pd.DataFrame(text))
 
 

@@ -31,7 +31,8 @@ def choose(model: str | None, scale: int | None, settings: Settings) -> Choice:
         WeightsError: no such network, or one of another scale.
         StoreError: MLflow's store cannot be used.
     """
-    scale = scale or _scale_in(model) or DEFAULT_SCALE
+    if scale is None:
+        scale = _scale_in(model) or DEFAULT_SCALE
     if scale not in models.SCALES:
         raise ParamsError(f"scale {scale} is not one of {list(models.SCALES)}")
     if model in models.names():

@@ -2,16 +2,18 @@
 
 import json
 import subprocess
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from tasks.config import Params
+from tasks.config import PARAMS_FILE, Params
 from tasks.importing import read_origin
-from tasks.layout import CELL_FOLDER
+from tasks.layout import CELL_FOLDER, METRICS_FILE
+from tasks.row_status import measured_rows
 
+_NO_CODE = tuple(f":(exclude){name}" for name in (PARAMS_FILE, "dvc.lock", METRICS_FILE))
 Facts = tuple[tuple[str, str], ...]
 
 
@@ -28,21 +30,26 @@ class RowOrigin:
 
 
 def git_commit() -> str:
-    """The commit that the code is of, with `-dirty` if files differ from it."""
+    """The commit that the code is of, with `-dirty` if files differ from it.
+
+    But for parameters and what a run writes, which are told apart from the code.
+    """
     try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
+        commit = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":(top)", *_NO_CODE)
     except (OSError, subprocess.CalledProcessError):
         return "unknown: not a git checkout"
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def run_origin(params: Params, summary: pd.DataFrame, commit: str) -> Facts:
     """What all rows share."""
-    measured = summary[summary["status"] == "ok"]
+    measured = measured_rows(summary)
     cells = measured[measured["source"] == "trained"].drop_duplicates("cell")
     facts = {
         "code": commit.removesuffix("-dirty"),
@@ -62,7 +69,7 @@ def run_origin(params: Params, summary: pd.DataFrame, commit: str) -> Facts:
 
 def row_origins(params: Params, summary: pd.DataFrame) -> Iterator[RowOrigin]:
     """One for each measured network and scale, in the table's order."""
-    measured = summary[summary["status"] == "ok"]
+    measured = measured_rows(summary)
     each = measured.drop_duplicates(["architecture", "scale"])
     for place, row in enumerate(each.to_dict("records")):
         only = each.iloc[[place]]
@@ -109,17 +116,24 @@ def _repro(stage: str) -> str:
     return f"dvc repro {stage}"
 
 
+def picture_digests(joined: str, datasets: Iterable[str]) -> dict[str, str]:
+    """The start of the checksum of each data set's pictures, in the given order.
+
+    `joined` is what `tasks.evaluate.data_sha256` made of them, in the order of their names; of
+    other data sets nothing can be said.
+    """
+    names, digests = list(datasets), joined.split("+")
+    if len(digests) != len(names):
+        return {}
+    by_name = dict(zip(sorted(names), digests, strict=True))
+    return {name: by_name[name] for name in names}
+
+
 def _test_data(params: Params, rows: pd.DataFrame) -> Iterator[str]:
-    """`set5 9ebe51db6c9c3b49`: names with the start of the checksum of their pictures."""
-    for joined in rows["test_data_sha256"].unique():
-        digests = str(joined).split("+")
-        names = params.data.test
-        if len(digests) != len(names):
-            yield str(joined)
-            continue
-        yield ", ".join(
-            f"{name} (sha256 {digest}…)" for name, digest in zip(names, digests, strict=True)
-        )
+    """`set5 (sha256 9ebe51db6c9c3b49…)`: names with the start of the checksum of their pictures."""
+    for joined in map(str, rows["test_data_sha256"].unique()):
+        digests = picture_digests(joined, params.data.test)
+        yield ", ".join(f"{name} (sha256 {digest}…)" for name, digest in digests.items()) or joined
 
 
 def _timed_on(rows: pd.DataFrame) -> "pd.Series[str]":

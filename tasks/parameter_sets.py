@@ -5,6 +5,7 @@ reproduces whatever set was chosen last.
 """
 
 import shutil
+import sys
 from pathlib import Path
 
 from tasks.atomic import replacing_file
@@ -27,6 +28,7 @@ def adopt(path: Path) -> None:
             return
         with replacing_file(PREVIOUS_FILE) as temporary:
             shutil.copyfile(PARAMS_FILE, temporary)
-        print(f"{path} is now {PARAMS_FILE}; what was there is kept as {PREVIOUS_FILE}")
+        said = f"{path} is now {PARAMS_FILE}; what was there is kept as {PREVIOUS_FILE}"
+        print(said, file=sys.stderr)
     with replacing_file(PARAMS_FILE) as temporary:
         temporary.write_bytes(adopted)

@@ -10,7 +10,7 @@ Parquet; `summary.md`; `tables.md` and `tables/`, in the papers' layouts; `figur
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,9 +25,10 @@ from tasks.headline import headlines
 from tasks.html_page import html_page
 from tasks.illustrations import FIGURES, illustrate
 from tasks.importing import published_results, row_name
-from tasks.layout import CELL_FOLDER, METRICS_FILE, REPORT_FOLDER, result_file
+from tasks.layout import CELL_FOLDER, METRICS_FILE, REPORT_FOLDER, result_file, result_name
 from tasks.origin import git_commit
 from tasks.published_tables import published
+from tasks.row_status import FAILED, LEFT_OUT, MEASURED, measured_rows, without_numbers
 from tasks.tables import (
     PaperTable,
     as_count,
@@ -82,15 +83,18 @@ class Report:
     training: pd.DataFrame
 
 
-def write_report(params: Params, failures: Mapping[str, str]) -> Report:
-    """Write the tables, the figures and the page; a failed cell (name -> reason) is a failed row.
+def write_report(
+    params: Params, failures: Mapping[str, str], left_out: Collection[str] = ()
+) -> Report:
+    """Write the tables, the figures and the page.
 
-    An interpolation, which has no cell, fails under its own name.
+    `failures` (name -> reason) and `left_out`, what the run was not asked to make, name rows
+    (`bicubic-x2`) or trainings, with which all their rows fail or are left out.
 
     Raises:
-        FileNotFoundError: a row is missing though nothing failed.
+        FileNotFoundError: a row is missing though it neither failed nor was left out.
     """
-    report = build_report(params, failures)
+    report = build_report(params, failures, left_out)
     in_papers_layouts = paper_tables(report.summary, report.latency, report.training)
     commit = git_commit()
     with replacing_folder(REPORT_FOLDER) as folder:
@@ -106,27 +110,31 @@ def write_report(params: Params, failures: Mapping[str, str]) -> Report:
     return report
 
 
-def build_report(params: Params, failures: Mapping[str, str]) -> Report:
-    """The tables, from the result files."""
+def build_report(
+    params: Params, failures: Mapping[str, str], left_out: Collection[str] = ()
+) -> Report:
+    """The tables, from the result files; arguments as in `write_report`."""
     results: list[dict[str, Any]] = []
-    failed: list[dict[str, Any]] = []
+    unmeasured: list[dict[str, Any]] = []
     for architecture, scale, cell in _rows(params):
-        reason = failures.get(cell.name if cell is not None else architecture)
-        if reason is None:
+        names = [result_name(architecture, scale), *([] if cell is None else [cell.name])]
+        why = _why_unmeasured(names, failures, left_out)
+        if why is None:
             results.append(json.loads(result_file(architecture, scale).read_text("utf-8")))
         else:
-            failed += _failed_rows(params, architecture, scale, reason)
+            unmeasured += _unmeasured_rows(params, architecture, scale, why)
     results += _imported(params)
     images = pd.DataFrame(
         [row for result in results for row in result["images"]],
         columns=["architecture", "dataset", "scale", "image", *_MEASURES],
     )
     summary = _summary(params, results, images)
-    if failed:
-        summary = pd.concat([summary, pd.DataFrame(failed)], ignore_index=True)
+    if unmeasured:
+        summary = pd.concat([summary, pd.DataFrame(unmeasured)], ignore_index=True)
     summary = beside_published(_with_gain(summary), published())
     summary = summary[[*_FIRST, *summary.columns.difference(_FIRST, sort=False)]]
-    return Report(summary, images, _latency(results), _training(params, failures))
+    training = _training(params, without={*failures, *left_out})
+    return Report(summary, images, _latency(results), training)
 
 
 def read_history(cell: Cell) -> pd.DataFrame:
@@ -163,12 +171,23 @@ def read_summary(dataset: str | None = None, scale: int | None = None) -> pd.Dat
     return rows
 
 
+def rows_left_out() -> list[str]:
+    """The last report's rows (`srcnn-x2`) whose run was not asked to make them."""
+    file = REPORT_FOLDER / "summary.parquet"
+    if not file.exists():
+        return []
+    summary = pd.read_parquet(file)
+    rows = summary[summary["status"] == LEFT_OUT]
+    pairs = rows[["architecture", "scale"]].drop_duplicates().itertuples(index=False)
+    return [result_name(architecture, scale) for architecture, scale in pairs]
+
+
 def formatted(summary: pd.DataFrame, form: Format) -> str:
     """The summary as text: everything for programs, what a page has room for in LaTeX."""
     if form == "md":
         return markdown(summary)
     if form == "latex":
-        rows = summary.loc[summary["status"] == "ok", _FIRST]
+        rows = measured_rows(summary)[_FIRST]
         return str(rows.to_latex(index=False, escape=True, formatters=_LATEX_DIGITS))
     if form == "csv":
         return str(summary.to_csv(index=False))
@@ -190,20 +209,14 @@ def _cells(rows: pd.DataFrame) -> pd.DataFrame:
     if (rows["psnr_db"] - rows["psnr_db_grey_as_rgb"]).any():
         # Papers with RGB networks measure grey pictures this way.
         text["PSNR, grey as RGB"] = marked(rows["psnr_db_grey_as_rgb"], 2)
-    cells = pd.DataFrame(text)
-    return cells.assign(
-        **{
-            "PSNR (dB)": cells["PSNR (dB)"].mask(
-                rows["status"] == "failed", "failed: " + rows["error"]
-            )
-        }
-    )
+    text["PSNR (dB)"] += without_numbers(rows)
+    return pd.DataFrame(text)
 
 
 def _summary_page(summary: pd.DataFrame, commit: str) -> str:
     """For a pull request: what is best, the tables, where they come from."""
     lines = [each.markdown() for each in headlines(summary)]
-    failed = summary[summary["status"] == "failed"]
+    failed = summary[summary["status"] == FAILED]
     for row in failed.to_dict("records"):
         place = f"{row['dataset']} ×{row['scale']}"
         lines.append(f"- {place}: **{row['architecture']} failed**: {markdown_text(row['error'])}")
@@ -236,17 +249,13 @@ def _renamed(result: dict[str, Any], name: str) -> dict[str, Any]:
     return result | {"architecture": name, "images": images}
 
 
-def _trained(params: Params, failures: Mapping[str, str]) -> list[Cell]:
-    return [cell for cell in params.cells if cell.name not in failures]
-
-
 def _summary(params: Params, results: list[dict[str, Any]], images: pd.DataFrame) -> pd.DataFrame:
     """Means over the pictures of each data set, and what the network costs."""
     grouped = images.astype(dict.fromkeys(_MEASURES, float)).groupby(_KEYS, sort=False)
     summary = grouped[_MEASURES].mean().assign(num_images=grouped.size()).reset_index()
     costs = pd.DataFrame([_costs(params, result) for result in results], columns=_COSTS)
     summary = summary.merge(costs, on=["architecture", "scale"], how="left")
-    return summary.assign(status="ok", error="")
+    return summary.assign(status=MEASURED, error="")
 
 
 def _costs(params: Params, result: dict[str, Any]) -> dict[str, Any]:
@@ -263,11 +272,21 @@ def _costs(params: Params, result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _failed_rows(
-    params: Params, architecture: str, scale: int, reason: str
+def _why_unmeasured(
+    names: list[str], failures: Mapping[str, str], left_out: Collection[str]
+) -> dict[str, str] | None:
+    """Status and error of a row that goes by one of these names; none if it was measured."""
+    for name in names:
+        if name in failures:
+            lines = failures[name].strip().splitlines() or ["no reason given"]
+            return {"status": FAILED, "error": lines[-1]}
+    return {"status": LEFT_OUT, "error": ""} if set(names) & set(left_out) else None
+
+
+def _unmeasured_rows(
+    params: Params, architecture: str, scale: int, why: dict[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """One for each data set, with the last line of the reason."""
-    lines = reason.strip().splitlines() or ["no reason given"]
+    """One for each data set."""
     cell = params.cell_for(architecture, scale)
     for dataset in params.data.test:
         yield {
@@ -275,8 +294,7 @@ def _failed_rows(
             "scale": scale,
             "architecture": architecture,
             "source": "interpolation" if cell is None else "trained",
-            "status": "failed",
-            "error": lines[-1],
+            **why,
         }
 
 
@@ -315,11 +333,12 @@ def _training_record(params: Params, result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _training(params: Params, failures: Mapping[str, str]) -> pd.DataFrame:
-    """Every training's history, one under the other."""
+def _training(params: Params, without: Collection[str]) -> pd.DataFrame:
+    """Every training's history, one under the other, but for those named."""
     histories = [
         read_history(cell).assign(cell=cell.name, loss_function=_loss_function(params, cell))
-        for cell in _trained(params, failures)
+        for cell in params.cells
+        if cell.name not in without
     ]
     first = ["cell", "loss_function", "step", "loss", "psnr_db"]
     if not histories:
@@ -349,7 +368,7 @@ def _latency(results: list[dict[str, Any]]) -> pd.DataFrame:
 def _metrics(summary: pd.DataFrame) -> dict[str, Any]:
     """data set -> scale -> architecture -> numbers, as `dvc metrics` likes them."""
     nested: dict[str, Any] = {}
-    for row in summary[summary["status"] == "ok"].to_dict("records"):
+    for row in measured_rows(summary).to_dict("records"):
         scales = nested.setdefault(row["dataset"], {}).setdefault(f"x{row['scale']}", {})
         scales[row["architecture"]] = {
             "psnr_db": round(row["psnr_db"], 4),

@@ -23,8 +23,9 @@ from tasks.illustrations import FIGURES
 from tasks.importing import IMPORT_FILE, published_results, row_name
 from tasks.layout import CELL_FOLDER, REPORT_FOLDER, result_file, weights_file
 from tasks.model_card import benchmark_note, row_note
-from tasks.origin import git_commit
+from tasks.origin import git_commit, picture_digests
 from tasks.report import read_history
+from tasks.row_status import measured_rows
 
 # Raise it when the same results would be logged differently.
 _FORMAT = 1
@@ -134,18 +135,17 @@ class Row:
 
 
 def own_rows(params: Params) -> Iterator[Row]:
-    """The rows that params.yaml asks for and that did not fail."""
-    summary = pd.read_parquet(REPORT_FOLDER / "summary.parquet")
-    failed = summary[summary["status"] == "failed"]
-    missing = set(zip(failed["architecture"], failed["scale"], strict=True))
+    """The rows that params.yaml asks for and that the tables have numbers of."""
+    shown = measured_rows(pd.read_parquet(REPORT_FOLDER / "summary.parquet"))
+    measured = set(zip(shown["architecture"], shown["scale"], strict=True))
     for scale in params.scales:
         for architecture in params.architectures:
             cell = params.cell_for(architecture, scale)
-            path = result_file(architecture, scale)
-            if path.exists() and (architecture, scale) not in missing:
+            if (architecture, scale) in measured:
+                result = json.loads(result_file(architecture, scale).read_text("utf-8"))
                 weights = weights_file(cell.name) if cell else None
                 source = "trained" if cell else "interpolation"
-                yield Row(json.loads(path.read_text("utf-8")), architecture, source, weights, cell)
+                yield Row(result, architecture, source, weights, cell)
 
 
 def imported_rows(params: Params) -> Iterator[Row]:
@@ -336,13 +336,8 @@ def _figures(row: Row) -> tuple[Path, ...]:
 
 
 def _test_datasets(row: Row) -> tuple[Dataset, ...]:
-    names = row.means.index
-    digests = row.result["test_data_sha256"].split("+")
-    if len(names) != len(digests):
-        return ()
-    return tuple(
-        Dataset(str(name), "test", digest) for name, digest in zip(names, digests, strict=True)
-    )
+    digests = picture_digests(row.result["test_data_sha256"], map(str, row.means.index))
+    return tuple(Dataset(name, "test", digest) for name, digest in digests.items())
 
 
 def _folder_files(folder: Path) -> dict[str, tuple[Path, ...]]:

@@ -28,7 +28,7 @@ from models.luminance import luminance
 from models.registry import Architecture
 from tasks.atomic import replacing_file
 from tasks.errors import ImageError
-from tasks.images import FORMATS
+from tasks.images import DECODER_ERRORS, FORMATS
 from tasks.reach import reach_lr_px
 
 # SR pixels of a tile's side without its margin; 64 MiB of features for 64 channels.
@@ -81,12 +81,12 @@ def upscale(
     which is not rounded in between: ×2 repeated twice enlarges ×4.
 
     Raises:
-        ImageError: a picture without pixels.
+        ImageError: a picture without pixels, or with damaged EXIF data.
         ValueError: `repeat` below 1.
     """
     if repeat < 1:
         raise ValueError(f"repeat {repeat!r} is below 1")
-    upright = ImageOps.exif_transpose(image)
+    upright = turned_upright(image)
     planes, alpha, is_16bit = _planes(upright)
     x = torch.from_numpy(planes)[None]
     coverage = None if alpha is None else torch.from_numpy(alpha)[None, None]
@@ -182,13 +182,28 @@ def read_picture(path: Path) -> Image.Image:
             # Nothing that starts another program, as PostScript does.
             with Image.open(path, formats=(*FORMATS, "GIF")) as image:
                 image.load()
+                image.getexif()  # where a damaged one shows, the file's name is known
                 return image
     except FileNotFoundError:
         raise ImageError(f"there is no picture {path}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{path} is larger than Pillow's safety limit: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except DECODER_ERRORS as error:
         raise ImageError(f"{path} is corrupt, truncated or no picture: {error}") from error
+
+
+def turned_upright(image: Image.Image) -> Image.Image:
+    """The picture as its camera's note of the orientation has it.
+
+    Raises:
+        ImageError: the note cannot be read.
+    """
+    try:
+        return ImageOps.exif_transpose(image)
+    except DECODER_ERRORS as error:
+        raise ImageError(
+            f"the picture's EXIF data are damaged: {error}; save it without them"
+        ) from error
 
 
 def format_of(path: Path) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 from tasks.complexity import OUTPUT_PX
 from tasks.importing import SUFFIX
 from tasks.published_tables import SOURCES, published, published_table
+from tasks.row_status import measured_rows
 
 # Papers with RGB networks turn grey pictures into colour before they measure.
 GREY_AS_RGB_TABLES = (
@@ -85,8 +86,8 @@ class PaperTable:
 def paper_tables(
     summary: pd.DataFrame, latency: pd.DataFrame, training: pd.DataFrame
 ) -> list[PaperTable]:
-    """Every table that one of our rows belongs to; failed rows belong to none."""
-    measured = summary[summary["status"] == "ok"]
+    """Every table that one of our rows belongs to; those without numbers belong to none."""
+    measured = measured_rows(summary)
     if latency.empty:
         # not one result
         return []

@@ -100,7 +100,11 @@ def train_cell(
     torch.set_num_threads(params.training.num_threads)
     checkpoint = checkpoint_file(params, cell)
     try:
-        training = _Training(params, cell, current_workers(), checkpoint)
+        workers = current_workers()
+        if workers.device.type == "cuda":
+            # Another cell may have been trained by this process before.
+            torch.cuda.reset_peak_memory_stats(workers.device)
+        training = _Training(params, cell, workers, checkpoint)
         for line in training.notes:
             print(line, file=sys.stderr, flush=True)
         if not training.run(report, on_checkpoint, end_s):
@@ -418,8 +422,9 @@ class _Clock:
 
 
 def _peak_memory_mib(device: torch.device) -> float:
+    """Of this training on a GPU; on a CPU of the process, whatever it did before."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
+        return torch.cuda.max_memory_allocated(device) / 2**20
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

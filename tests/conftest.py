@@ -3,13 +3,14 @@
 import copy
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 from ruamel.yaml import YAML
 
@@ -26,6 +27,10 @@ os.environ |= {
 # … but for the folder of real data sets, which some tests ask for.
 for _name in [name for name in os.environ if name.startswith("SISR_") and name != "SISR_TEST_DATA"]:
     del os.environ[_name]
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -165,3 +170,22 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     made = make_workspace(tmp_path)
     monkeypatch.chdir(made.path)
     return made
+
+
+@pytest.fixture
+def s3_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """The address of an S3 API on this machine, and credentials that the caller's do not touch."""
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    listening = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    listening.start()
+    host, port = listening.get_host_and_port()
+    yield f"http://{host}:{port}"
+    listening.stop()

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import typer
@@ -135,6 +136,36 @@ def test_every_command_and_option_is_documented_and_the_other_way_round() -> Non
     assert documented(page) == existing()
     general = page.split("## For every command")[1]
     assert set(re.findall(r"^\| `(--[\w-]+)`", general, re.MULTILINE)) == _SAID_ONCE
+
+
+def meaning(parameter: Any, annotation: object) -> str:
+    """What the page says of a parameter: its help, what it may be, and what it is if not given."""
+    said = [parameter.help or ""]
+    annotations = (annotation, *get_args(annotation))
+    choices = [each for one in annotations if get_origin(one) is Literal for each in get_args(one)]
+    if choices:
+        said.append(f"One of: {', '.join(choices)}.")
+    if parameter.param_type_name == "option":
+        if parameter.min is not None:
+            said.append(f"From {parameter.min} to {parameter.max}.")
+        if parameter.required:
+            said.append("Required.")
+        if parameter.default not in (None, False):
+            said.append(f"Default: {parameter.default}.")
+    return " ".join(said)
+
+
+def test_every_option_means_what_its_help_says() -> None:
+    sections = re.split(r"^## `sisr ", COMMANDS_PAGE.read_text("utf-8"), flags=re.MULTILINE)
+    pages = {section.partition("`")[0]: section.split("\n## ")[0] for section in sections}
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        hints = get_type_hints(command.callback)
+        expected = [
+            meaning(each, hints[each.name]) for each in command.params if each.name in hints
+        ]
+        rows = [line for line in pages[name].splitlines() if line.startswith("| `")]
+        assert [row.split(" | ")[1].removesuffix(" |") for row in rows] == expected, name
 
 
 def examples() -> list[str]:

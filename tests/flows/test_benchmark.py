@@ -187,6 +187,32 @@ def test_a_cell_that_fails_is_a_failed_row_and_the_others_finish(finished: Works
     finished.write_params()
 
 
+@pytest.mark.slow
+def test_a_run_of_one_architecture_leaves_the_others_out_and_succeeds(
+    finished: Workspace,
+) -> None:
+    trained = params_values_with({})["trained"]
+    trained["cnn_small"]["learning_rate"] = 0.003
+    trained["srcnn"]["learning_rate"] = 0.003
+    finished.write_params(trained=trained)
+
+    benchmark(architectures=["srcnn"])
+
+    summary = pd.read_parquet(REPORT_FOLDER / "summary.parquet").set_index("architecture")
+    assert summary["status"].to_dict() == {
+        "nearest": "ok",
+        "bicubic": "ok",
+        "srcnn": "ok",
+        "cnn_small": "left out",
+    }
+    receipt = json.loads((REGISTRY_FOLDER / "receipt.json").read_text())
+    assert [each["model"] for each in receipt["models"]] == ["srcnn-x2"]
+    # What was left out is still to be made, and so are the whole tables.
+    assert {"train@cnn_small-2", "report"} <= set(pipeline.stale_stages())
+    assert "train@srcnn-2" not in pipeline.stale_stages()
+    finished.write_params()
+
+
 def test_a_second_run_in_the_same_workspace_is_refused(finished: Workspace) -> None:
     code = (
         "from tasks.pipeline import workspace_lock\n"

@@ -74,6 +74,14 @@ def test_compare_writes_a_sheet_and_its_figures(sisr: Callable[..., Result]) -> 
         assert (described["sheet"], sheet.format) == ("one-compared.png", "PNG")
 
 
+def test_compare_of_equal_pictures_is_json_all_the_same(sisr: Callable[..., Result]) -> None:
+    Image.new("L", (40, 40), 90).save("flat.png")
+    done = sisr("compare", "flat.png", "--degrade", "--json")
+
+    _, bicubic = json.loads(done.stdout)["entries"]
+    assert bicubic == {"name": "bicubic-x2", "psnr_db": None, "ssim": 1.0}
+
+
 def test_compare_without_a_registry_shows_bicubic(sisr: Callable[..., Result]) -> None:
     done = sisr("compare", "pictures/one.png", "-o", "sheet.png")
 

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -95,9 +95,11 @@ def train_badly(params: Params, psnr_db: float, seed: int, data: str | None = No
     write_tables(params, {})
 
 
-def write_tables(params: Params, failures: Mapping[str, str]) -> None:
+def write_tables(
+    params: Params, failures: Mapping[str, str], left_out: Collection[str] = ()
+) -> None:
     """The report's tables, real; its figures, a grey dot each."""
-    report = build_report(params, failures)
+    report = build_report(params, failures, left_out)
     (REPORT_FOLDER / "figures").mkdir(parents=True, exist_ok=True)
     for name in ("summary", "images", "latency"):
         getattr(report, name).to_parquet(REPORT_FOLDER / f"{name}.parquet", index=False)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks import atomic
 from tasks.atomic import replacing_file, replacing_folder, write_text
 
 
@@ -109,3 +110,20 @@ def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
 
     assert path.read_text() == "a" * 10  # the outer block ends last
     assert names(tmp_path) == ["result.json"]
+
+
+def test_what_a_folder_holds_is_on_the_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a power cut leaves a folder that looks whole, and empty files in it."""
+    flushed: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        atomic, "_flush", lambda file: flushed.append((file.name, (tmp_path / "cell").exists()))
+    )
+
+    with replacing_folder(tmp_path / "cell") as folder:
+        (folder / "weights").write_bytes(b"1")
+        (folder / "snapshots").mkdir()
+        (folder / "snapshots" / "step").write_bytes(b"2")
+
+    assert sorted(flushed) == [("step", False), ("weights", False)]

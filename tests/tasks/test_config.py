@@ -534,6 +534,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ray_address=None,
         s3_endpoint_url=None,
         archive_cache=Path(".sisr/archives"),
+        node_cache=Path.home() / ".cache/sisr",
     )
     monkeypatch.setenv("SISR_MIRROR", "s3://bucket/sets")
     monkeypatch.setenv("SISR_ARCHIVE_CACHE", "/var/cache/sisr")

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,14 @@ def test_the_picture_with_the_largest_gain() -> None:
     )
     assert choose_picture(images, ["srcnn", "vdsr"]) == "b.png"
     assert choose_picture(images, ["vdsr"]) == "a.png"
+
+
+def test_a_picture_that_bicubic_restores_perfectly_has_no_gain() -> None:
+    flat = {"a.png": math.inf, "b.png": math.inf}
+    assert choose_picture(rows(bicubic=flat, srcnn=flat), ["srcnn"]) == "a.png"
+    one = {"a.png": math.inf, "b.png": 30.0}
+    images = rows(bicubic=one, srcnn={"a.png": math.inf, "b.png": 30.5})
+    assert choose_picture(images, ["srcnn"]) == "b.png"
 
 
 def test_without_bicubic_the_lowest_figure_stands_for_it() -> None:

@@ -144,7 +144,7 @@ def test_an_unpinned_archive_is_cached_by_its_address_and_says_its_checksum(
         assert contents(tmp_path / str(number)) == {f"{name}.png": PNG}
 
     assert server.asked == ["/a.zip", "/b.zip"]
-    first, pin, _, other_pin = capsys.readouterr().out.splitlines()
+    first, pin, _, other_pin = capsys.readouterr().err.splitlines()
     assert first == ("mine: not verified; to pin it, put this line under `mine:` in datasets.yaml")
     assert pin == f"  sha256: {ZIP_SHA256}"
     assert hashlib.sha256(server.files["/b.zip"]).hexdigest() in other_pin
@@ -316,29 +316,16 @@ def test_a_folder_is_a_mirror(tmp_path: Path, target: Path) -> None:
 
 
 @pytest.fixture
-def s3_url(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+def s3_url(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A real S3 API on this machine with a bucket `sets` that holds `x2/T91.zip`."""
     import boto3
-    from moto.server import ThreadedMotoServer
 
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    listening = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    listening.start()
-    host, port = listening.get_host_and_port()
-    url = f"http://{host}:{port}"
-    client = boto3.client("s3", endpoint_url=url)
+    client = boto3.client("s3", endpoint_url=s3_server)
     client.create_bucket(Bucket="sets")
     client.put_object(Bucket="sets", Key="x2/T91.zip", Body=ZIP)
     client.close()
-    yield url
-    listening.stop()
+    return s3_server
 
 
 def test_an_s3_bucket_is_a_mirror(s3_url: str, tmp_path: Path, target: Path) -> None:
@@ -620,7 +607,7 @@ def test_what_is_no_archive_is_not_kept_for_the_next_time(
         f"mine: {server.url}/a.zip is neither a zip nor a tar archive but a web page; open its"
         " address in a browser to see what it says"
     )
-    assert capsys.readouterr().out == ""  # nobody is told to pin it
+    assert capsys.readouterr().err == ""  # nobody is told to pin it
 
     server.files["/a.zip"] = ZIP
     fetch_dataset("mine", entry, target, settings)

@@ -18,6 +18,7 @@ from tasks.exchange import (
     forget_result,
     has_result,
     keep_result,
+    node_cache,
     offer_inputs,
     take_result,
 )
@@ -64,6 +65,16 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+def test_a_node_keeps_its_inputs_where_its_own_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert node_cache() == Path.home() / ".cache/sisr"
+    monkeypatch.setenv("SISR_NODE_CACHE", "near")
+    # a link to a relative path would lead elsewhere
+    assert node_cache() == tmp_path / "near"
 
 
 def test_a_result_comes_back_as_it_was(store: Store, result: Path, tmp_path: Path) -> None:

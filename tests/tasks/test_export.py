@@ -92,6 +92,19 @@ def test_a_file_that_answers_otherwise_is_not_written(
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_file_that_answers_nan_at_some_size_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = lambda lr: lr if len(lr) == 1 else lr * torch.nan  # noqa: E731
+    monkeypatch.setattr(export_module, "_pt2_runner", lambda _: answer)
+    architecture = Architecture("same", lambda _: nn.Identity(), "y", False, True, False)
+
+    with pytest.raises(WeightsError, match=r"differs from the network by nan .*nothing was"):
+        export("same", ServedNetwork(architecture, 2, nn.Identity()), tmp_path / "same.pt2", "pt2")
+
+    assert not list(tmp_path.iterdir())
+
+
 class Branching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if x.mean() > 0.5 else -x

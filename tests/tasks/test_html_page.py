@@ -152,6 +152,14 @@ def test_a_failed_row_says_why(make_page: Callable[..., Page]) -> None:
     assert "lanczos failed on parks ×2: out of memory" in " ".join(page.text.split())
 
 
+def test_a_row_that_was_left_out_is_not_a_failure(make_page: Callable[..., Page]) -> None:
+    page = make_page(summary({}, FAILED | {"status": "left out", "error": ""}))
+    cells = [text for text, _ in page.tables[0][-1]]
+    assert cells == ["lanczos", "left out of this run"]
+    assert "lanczos was left out of this run: parks ×2" in " ".join(page.text.split())
+    assert "failed" not in page.text
+
+
 def test_nothing_is_fetched(make_page: Callable[..., Page], tmp_path: Path) -> None:
     (tmp_path / "training-x2.png").write_bytes(b"\x89PNG picture")
     drawn = [Illustration(CURVES, "training-x2.png", "curves")]

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import shlex
 import shutil
 import threading
 from collections import OrderedDict
@@ -27,7 +28,7 @@ from tasks.config import Params, Settings, load_catalogue
 from tasks.degrade import degrade
 from tasks.download import download
 from tasks.errors import DataError, DownloadError, ParamsError, SisrError, WeightsError
-from tasks.importing import Result, import_weights, published_results
+from tasks.importing import Origin, Result, import_weights, published_results
 from tasks.layout import CELL_FOLDER, HR_FOLDER, RESULT_FOLDER, result_file
 from tasks.report import build_report, write_report
 from tests.conftest import Workspace
@@ -349,3 +350,11 @@ def test_a_url_is_fetched_and_its_password_written_nowhere(
     assert told == [f"Basic {base64.b64encode(b'me:secret').decode()}"]
     about = json.loads((CELL_FOLDER / "vdsr-published" / "import.json").read_text())
     assert about["source"] == f"http://{host}/vdsr.pth"
+
+
+def test_the_command_that_imports_again_can_be_typed() -> None:
+    source = "my weights/vdsr (1).pth"
+    origin = Origin("vdsr", (2, 3), source, "0" * 64, "2026-01-01T00:00:00Z")
+    assert shlex.split(origin.command) == [
+        *("sisr", "import", "vdsr", source, "--sha256", "0" * 64, "--scale", "2", "--scale", "3"),
+    ]

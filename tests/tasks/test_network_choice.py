@@ -65,6 +65,8 @@ def test_an_interpolation_is_no_business_of_the_registry(
 
 
 def test_an_unknown_scale_is_refused(registry: list[tuple[str, int]]) -> None:
+    with pytest.raises(ParamsError, match=r"scale 0 is not one of \[2, 3, 4\]"):
+        choose("bicubic", 0, Settings())
     with pytest.raises(ParamsError, match=r"scale 5 is not one of \[2, 3, 4\]"):
         choose("vdsr-x5", None, Settings())
 

@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.origin import git_commit
+from tasks.evaluate import data_sha256
+from tasks.fingerprint import folder_sha256
+from tasks.layout import HR_FOLDER
+from tasks.origin import git_commit, picture_digests
 
 
 def git(*arguments: str) -> str:
@@ -21,9 +24,30 @@ def test_the_commit_and_whether_files_differ(
     assert git_commit() == "unknown: not a git checkout"
     git("init", "-q")
     Path("a").write_text("1")
-    git("add", "a")
+    Path("params.yaml").write_text("seed: 1")
+    git("add", "a", "params.yaml")
     git("commit", "-qm", "first")
     commit = git("rev-parse", "HEAD")
     assert git_commit() == commit
+    Path("params.yaml").write_text("seed: 2")
+    assert git_commit() == commit  # parameters are told apart from the code
     Path("a").write_text("2")
     assert git_commit() == f"{commit}-dirty"
+
+
+def test_each_data_set_has_the_checksum_of_its_own_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By name `set14` comes before `set5`; params.yaml may have them the other way round."""
+    monkeypatch.chdir(tmp_path)
+    names = ("set5", "set14")
+    for name in names:
+        folder = HR_FOLDER / "test" / name
+        folder.mkdir(parents=True)
+        (folder / "a.png").write_text(name)
+
+    digests = picture_digests(data_sha256(names), names)
+
+    own = {name: folder_sha256(HR_FOLDER / "test" / name)[:16] for name in names}
+    assert list(digests.items()) == list(own.items())
+    assert picture_digests(data_sha256(names), ["set5"]) == {}

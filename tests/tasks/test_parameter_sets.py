@@ -34,7 +34,7 @@ def test_a_set_becomes_the_one_in_use_and_the_one_before_is_kept(
 
     assert load_params().seed == 7
     assert files(workspace) == {"params.yaml": path.read_bytes(), "params.previous.yaml": before}
-    assert capsys.readouterr().out == (
+    assert capsys.readouterr().err == (
         "sets/quick.yaml is now params.yaml; what was there is kept as params.previous.yaml\n"
     )
 
@@ -48,7 +48,7 @@ def test_without_a_set_in_use_there_is_nothing_to_keep(
     adopt(path)
 
     assert files(workspace) == {"params.yaml": path.read_bytes()}
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
 
 
 def test_the_set_in_use_may_be_named_again(
@@ -65,7 +65,7 @@ def test_the_set_in_use_may_be_named_again(
     # The one before is still the one before.
     expected = {"params.yaml": path.read_bytes(), "params.previous.yaml": first}
     assert files(workspace) == expected
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
 
 
 def test_the_set_before_can_be_taken_back(workspace: Workspace) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -14,7 +15,14 @@ from tasks.config import Params, Settings, load_catalogue
 from tasks.degrade import degrade
 from tasks.download import download
 from tasks.errors import DataError
-from tasks.report import build_report, formatted, markdown, read_summary, write_report
+from tasks.report import (
+    build_report,
+    formatted,
+    markdown,
+    read_summary,
+    rows_left_out,
+    write_report,
+)
 from tests.conftest import REPOSITORY, Workspace
 
 # architecture -> picture -> PSNR, and with grey as RGB
@@ -195,7 +203,7 @@ def test_a_failed_cell_is_a_failed_row(params: Params) -> None:
 
 def test_a_failed_interpolation_is_a_failed_row(params: Params) -> None:
     Path("results/bicubic-x2.json").unlink()
-    summary = write_report(params, failures={"bicubic": "no memory"}).summary
+    summary = write_report(params, failures={"bicubic-x2": "no memory"}).summary
     failed = summary[summary["status"] == "failed"]
     assert failed[["architecture", "source", "error"]].values.tolist() == [
         ["bicubic", "interpolation", "no memory"]
@@ -206,13 +214,45 @@ def test_a_failed_interpolation_is_a_failed_row(params: Params) -> None:
 
 
 def test_everything_failed(params: Params) -> None:
-    failures = {name: "" for name in ("nearest", "bicubic", "cnn_small-x2", "srcnn-x2")}
+    failures = {name: "" for name in ("nearest-x2", "bicubic-x2", "cnn_small-x2", "srcnn-x2")}
     report = write_report(params, failures)
     assert report.summary["status"].tolist() == ["failed"] * 4
     assert set(report.summary["error"]) == {"no reason given"}
     assert "Nothing was measured" in Path("report/report.html").read_text()
     assert json.loads(Path("metrics.json").read_text()) == {}
     assert read_summary()["error"].tolist() == ["no reason given"] * 4
+
+
+def test_a_row_that_was_not_asked_for_is_left_out_and_has_not_failed(params: Params) -> None:
+    Path("results/srcnn-x2.json").unlink()
+    report = write_report(params, failures={}, left_out={"srcnn-x2"})
+    last = report.summary.iloc[-1]
+    assert last[["architecture", "status", "error"]].tolist() == ["srcnn", "left out", ""]
+    assert "| srcnn | left out of this run |  |" in markdown(report.summary)
+    assert "failed" not in Path("report/summary.md").read_text()
+    assert "srcnn" not in json.loads(Path("metrics.json").read_text())["tiny_test"]["x2"]
+    assert report.training["cell"].unique().tolist() == ["cnn_small-x2"]
+    assert rows_left_out() == ["srcnn-x2"]
+
+
+def test_what_happens_at_one_scale_hides_no_other(params: Params, workspace: Workspace) -> None:
+    recipe = params.trained["srcnn"].model_dump(mode="json", exclude_none=True)
+    both = workspace.write_params(scales=[2, 3], trained={}, joint={"vdsr": recipe})
+    for architecture in ("nearest", "bicubic"):
+        at_3 = json.loads(json.dumps(result(architecture)).replace('"scale": 2', '"scale": 3'))
+        Path(f"results/{architecture}-x3.json").write_text(json.dumps(at_3))
+    Path("results/vdsr-x3.json").write_text("{}")
+    failures = {"bicubic-x3": "no memory", "vdsr": "diverged"}
+    summary = build_report(both, failures, left_out={"nearest-x2"}).summary
+    status = summary.set_index(["architecture", "scale"])["status"].to_dict()
+    assert status == {
+        ("nearest", 2): "left out",
+        ("nearest", 3): "ok",
+        ("bicubic", 2): "ok",
+        ("bicubic", 3): "failed",
+        ("vdsr", 2): "failed",
+        ("vdsr", 3): "failed",
+    }
 
 
 def test_gain_over_bicubic(params: Params) -> None:
@@ -246,6 +286,18 @@ def test_figures_are_written_and_shown(params: Params) -> None:
     assert "dvc repro evaluate@srcnn-2" in page
     # without snapshots there is no such figure, and the page says so
     assert "no training left snapshots" in page
+
+
+def test_snapshots_of_another_training_are_not_shown(params: Params) -> None:
+    folder = Path("cells/srcnn-x2/snapshots")
+    folder.mkdir()
+    for name in ("hr-x2", "bicubic-x2", "step-0000006-x2"):
+        Image.effect_noise((24, 24), 40).save(folder / f"{name}.png")
+
+    write_report(params, failures={})
+    assert Path("report/figures/steps-x2.png").exists()
+    write_report(params, failures={"srcnn-x2": "diverged"})
+    assert not Path("report/figures/steps-x2.png").exists()
 
 
 def test_a_report_made_again_is_the_same(params: Params) -> None:
@@ -316,6 +368,13 @@ def test_the_table_command(params: Params) -> None:
     printed = CliRunner().invoke(app, ["table"])
     assert "tiny_test ×2" in printed.output
     assert "srcnn" in printed.output
+    write_report(params, {"srcnn-x2": "no room in [/dev/shm]"}, left_out={"cnn_small-x2"})
+    lines = CliRunner().invoke(app, ["table"]).output.splitlines()
+    shown = {
+        line.split("│")[1].strip(): line.split("│")[2].strip() for line in lines if "│" in line
+    }
+    assert shown["srcnn"] == "failed: no room in [/dev/shm]"
+    assert shown["cnn_small"] == "left out of this run"
     assert CliRunner().invoke(app, ["table", "--format", "xml"]).exit_code == 2
     assert isinstance(CliRunner().invoke(app, ["table", "--scale", "3"]).exception, DataError)
 

@@ -46,6 +46,19 @@ def test_metrics_have_stable_names(params: Params) -> None:
     }
 
 
+def test_each_data_set_is_logged_with_its_own_checksum(params: Params) -> None:
+    """A result joins the checksums in the order of the names, its rows in params.yaml's."""
+    result = json.loads(result_file("cnn_small", 2).read_text())
+    row = result["images"][0]
+    result["images"] = [row | {"dataset": "set5"}, row | {"dataset": "set14"}]
+    result["test_data_sha256"] = "14141414+05050505"
+    result_file("cnn_small", 2).write_text(json.dumps(result))
+    (logged,) = own_rows(params)
+
+    datasets = [(each.name, each.digest) for each in row_record(params, logged).datasets]
+    assert datasets == [("set5", "05050505"), ("set14", "14141414")]
+
+
 def test_a_training_becomes_curves_by_step(params: Params) -> None:
     (row,) = own_rows(params)
 
@@ -58,9 +71,11 @@ def test_a_training_becomes_curves_by_step(params: Params) -> None:
     assert last - first == 500
 
 
-def test_a_failed_row_is_left_out(params: Params) -> None:
+def test_only_measured_rows_are_logged(params: Params) -> None:
     write_tables(params, {"cnn_small-x2": "diverged"})
+    assert list(own_rows(params)) == []
 
+    write_tables(params, {}, left_out={"cnn_small-x2"})
     assert list(own_rows(params)) == []
 
 

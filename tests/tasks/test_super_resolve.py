@@ -56,6 +56,17 @@ def test_a_luminance_network_leaves_cb_and_cr_bicubic() -> None:
     np.testing.assert_allclose(sr[0].numpy().transpose(1, 2, 0), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_damaged_exif_data_are_told(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (8, 8)).save(path, exif=b"Exif\0\0garbage")
+
+    with pytest.raises(ImageError, match=rf"a\.{suffix} is corrupt.*garbage"):
+        read_picture(path)
+    with Image.open(path) as opened, pytest.raises(ImageError, match="EXIF data are damaged"):
+        upscale(opened, network("nearest"), models.get("nearest"), 2)
+
+
 @pytest.mark.parametrize(
     ("mode", "expected"),
     [

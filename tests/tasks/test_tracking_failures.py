@@ -178,29 +178,16 @@ def test_artifacts_go_to_the_shared_storage_and_come_back(params: Params, s3_url
 
 
 @pytest.fixture
-def s3_url(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+def s3_url(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A real S3 API on this machine with an empty bucket `shared`."""
     import boto3
-    from moto.server import ThreadedMotoServer
 
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     # What the code sets itself is undone with the rest.
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "")
-    listening = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    listening.start()
-    host, port = listening.get_host_and_port()
-    url = f"http://{host}:{port}"
-    client = boto3.client("s3", endpoint_url=url)
+    client = boto3.client("s3", endpoint_url=s3_server)
     client.create_bucket(Bucket="shared")
     client.close()
-    yield url
-    listening.stop()
+    return s3_server
 
 
 _OPEN = """

@@ -1,0 +1,61 @@
+"""`sisr run` and `status` before and beside any work."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from flows.cli import app
+from tasks import pipeline, staleness
+from tasks.errors import ParamsError, StoreError
+from tests.conftest import Workspace
+
+
+@pytest.fixture
+def sisr(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The commands, in a workspace where a training and the report are stale."""
+    stale = {"train@srcnn-2": "changed", "report": "changed"}
+    monkeypatch.setattr(staleness, "stale_stages", lambda: stale)
+    return lambda *arguments: CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_a_parameter_set_waits_for_the_run_that_is_going_on(
+    sisr: Callable[..., Result], workspace: Workspace
+) -> None:
+    before = Path("params.yaml").read_bytes()
+    workspace.write_params(seed=7)
+    Path("params.yaml").rename("other.yaml")
+    Path("params.yaml").write_bytes(before)
+
+    with pipeline.workspace_lock(), pytest.raises(StoreError, match="another run is going on"):
+        sisr("run", "--params", "other.yaml")
+
+    assert Path("params.yaml").read_bytes() == before
+
+
+def test_what_params_yaml_lacks_is_refused_even_if_there_is_nothing_to_do(
+    sisr: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staleness, "stale_stages", dict)
+
+    with pytest.raises(ParamsError, match=r"'edrs' is not in params\.yaml"):
+        sisr("run", "--architecture", "edrs")
+    with pytest.raises(ParamsError, match=r"scale 4 is not in params\.yaml"):
+        sisr("run", "--scale", "4")
+
+
+def test_status_names_what_the_last_run_left_out(sisr: Callable[..., Result]) -> None:
+    assert sisr("status").stdout.splitlines() == ["train@srcnn-2: changed", "report: changed"]
+    Path("report").mkdir()
+    rows = [
+        ("bicubic", "set5", "ok"),
+        ("srcnn", "set5", "left out"),
+        ("srcnn", "set14", "left out"),
+    ]
+    summary = pd.DataFrame(rows, columns=["architecture", "dataset", "status"]).assign(scale=2)
+    summary.to_parquet("report/summary.parquet")
+
+    assert sisr("status").stdout.splitlines()[2:] == ["srcnn-x2: left out of the last run"]
+    assert sisr("status", "--json").stdout.count("left out") == 0
