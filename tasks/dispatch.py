@@ -10,6 +10,7 @@ A lane whose worker dies starts again and resumes the cell from its checkpoint.
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import threading
 import traceback
@@ -49,6 +50,7 @@ from tasks.train import Progress, checkpoint_file, train_cell
 # Ray's own store holds no data of ours but progress lines.
 _OBJECT_STORE_BYTES = 100 * 2**20
 _POLL_S = 0.5
+_KNOCK_S = 10.0
 _PACKAGES = ("models", "tasks", "flows")
 # A lane that breaks as often has no workers to be had.
 _MAX_STARTS = 3
@@ -229,10 +231,12 @@ def cluster(
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
+        _knock(settings.ray_address)
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **_address(settings))
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray's own are of every kind, bare ones too
         raise StoreError(
-            f"Ray at {settings.ray_address or 'this machine'} cannot be used: {error}"
+            f"Ray at {settings.ray_address or 'this machine'} cannot be used:"
+            f" {error}{_token_hint(settings.ray_address)}"
         ) from error
     try:
         opened = Cluster(params, settings, cells, say, anew=anew)
@@ -258,6 +262,20 @@ def _address(settings: Settings) -> dict[str, Any]:
         "address": settings.ray_address,
         "runtime_env": {"py_modules": [str(home / name) for name in _PACKAGES]},
     }
+
+
+def _knock(address: str | None) -> None:
+    """Raise OSError if nobody listens at `host:port`; Ray itself would try for many minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+
+
+def _token_hint(address: str | None) -> str:
+    """Ray shows its token to nobody whom it is only given an address of, unless it is told to."""
+    if address is None or os.environ.get("RAY_AUTH_MODE") == "token":
+        return ""
+    return "; if its nodes share a token, set RAY_AUTH_MODE=token here too"
 
 
 def _store(settings: Settings) -> Store:

