@@ -42,7 +42,7 @@ from tasks.config import (
 from tasks.degrade import degrade
 from tasks.dispatch import Cluster, cluster
 from tasks.download import download
-from tasks.errors import CellsFailed, DownloadError, ParamsError, SisrError
+from tasks.errors import CellsFailed, DownloadError, ParamsError, SisrError, StoreError
 from tasks.evaluate import evaluate
 from tasks.fingerprint import write_fingerprints
 from tasks.layout import REPORT_FOLDER
@@ -143,6 +143,7 @@ def benchmark(
 
 
 def _make(run: _Run) -> None:
+    _look_into_remote(run)
     _run_data_stages(run)
     failures = _train(run)
     failures |= _evaluate(run, failures)
@@ -157,6 +158,16 @@ def _make(run: _Run) -> None:
     if failures:
         reasons = "\n".join(f"  {name}: {reason}" for name, reason in failures.items())
         raise CellsFailed(f"{len(failures)} of the cells failed:\n{reasons}")
+
+
+def _look_into_remote(run: _Run) -> None:
+    """What another machine has made with these inputs is not made again."""
+    if not pipeline.has_remote() or not stale_stages():
+        return
+    try:
+        pipeline.fetch_records()
+    except StoreError as error:
+        run.board.say(f"{error}; what others have made is not looked for")
 
 
 def _run_data_stages(run: _Run) -> None:

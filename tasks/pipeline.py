@@ -45,8 +45,25 @@ def stage_names() -> list[str]:
         return _in_order(repo)
 
 
+def fetch_records() -> None:
+    """Learn from DVC's default remote what ran elsewhere with which inputs and outputs.
+
+    Raises:
+        StoreError: the remote cannot be reached.
+    """
+    with _repo() as repo:
+        try:
+            remote = repo.cloud.get_remote_odb(None, "fetch --run-cache", hash_name="md5-dos2unix")
+            # Not what is here already: one record of the same inputs is enough.
+            repo.stage_cache.transfer(remote, repo.cache.legacy, force=False)
+        except Exception as error:  # each kind of storage has its own
+            raise StoreError(f"DVC's remote does not answer: {error}") from error
+
+
 def restore(stage: str) -> bool:
     """Bring a stage's outputs back from DVC's cache, if it ran with these inputs before.
+
+    Where there is a remote, from there too; `fetch_records` says what ran elsewhere.
 
     Raises:
         StoreError: DVC cannot read its cache.
@@ -60,7 +77,7 @@ def restore(stage: str) -> bool:
             return False
         try:
             with repo.lock:
-                repo.stage_cache.restore(found)
+                repo.stage_cache.restore(found, pull=_remote_name(repo) is not None)
         except (RunCacheNotFoundError, ConfirmRemoveError):
             # Never run like this, or a failed run left an output that DVC does not know: make it.
             return False
@@ -91,7 +108,7 @@ def push() -> None:
 def has_remote() -> bool:
     """Whether there is a DVC remote: the storage, or the workspace's own default."""
     with _repo() as repo:
-        return bool(repo.config["core"].get("remote"))
+        return _remote_name(repo) is not None
 
 
 @contextmanager
@@ -136,20 +153,29 @@ def _repo() -> Iterator[Any]:
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
-        with Repo(config=_remote(Settings())) as repo:
+        with Repo(config=_config(Settings())) as repo:
             yield repo
     except DvcException as error:
         raise StoreError(f"DVC: {error}") from error
 
 
-def _remote(settings: Settings) -> dict[str, Any]:
-    """The storage of this machine's settings as DVC's default remote."""
+def _config(settings: Settings) -> dict[str, Any]:
+    """What this machine's settings and folders say, over DVC's own files."""
+    core: dict[str, Any] = {}
+    # A downloaded archive, an image, a Ray job: git is not needed to run.
+    if not any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
+        core["no_scm"] = True
     if settings.storage is None:
-        return {}
+        return {"core": core}
     remote = {"url": f"{settings.storage.rstrip('/')}/dvc"}
     if settings.s3_endpoint_url and settings.storage.startswith("s3://"):
         remote["endpointurl"] = settings.s3_endpoint_url
-    return {"core": {"remote": "storage"}, "remote": {"storage": remote}}
+    return {"core": core | {"remote": "storage"}, "remote": {"storage": remote}}
+
+
+def _remote_name(repo: Any) -> str | None:
+    name: str | None = repo.config["core"].get("remote")
+    return name
 
 
 def _in_order(repo: Any) -> list[str]:

@@ -5,6 +5,8 @@ from tasks.config import load_catalogue, load_params
 from tasks.download import changed_folders
 
 DOWNLOAD = "download"
+# Its real output is in MLflow, and logging the same results twice changes nothing there.
+REGISTER = "register"
 
 
 def stale_stages() -> dict[str, str]:
@@ -24,4 +26,6 @@ def stale_stages() -> dict[str, str]:
 
 def is_restorable(stage: str) -> bool:
     """Whether DVC's cache may stand in for a run: not where DVC does not see what changed."""
+    if stage == REGISTER:
+        return False
     return stage != DOWNLOAD or not changed_folders(load_params(), load_catalogue())

@@ -1,5 +1,7 @@
 """On a real DVC repository of three tiny stages."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,63 @@ class TestPipeline:
     def test_a_missing_output_is_no_record(self) -> None:
         with pytest.raises(StoreError, match=r"number\.txt"):
             pipeline.record("number")
+
+
+def test_what_another_machine_has_made_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SISR_STORAGE", str(tmp_path / "storage"))
+    for machine in ("first", "second"):
+        (tmp_path / machine).mkdir()
+        monkeypatch.chdir(tmp_path / machine)
+        Repo.init(no_scm=True).close()
+        Path("dvc.yaml").write_text(DAG)
+        write_params(3)
+        if machine == "first":
+            assert len(make_all(3)) == 4
+            pipeline.push()
+    assert pipeline.restore("number") is False  # nothing is known yet
+    pipeline.fetch_records()
+
+    assert make_all(5) == []
+    assert Path("sum.txt").read_text() == "sum 3"
+
+
+def test_a_remote_that_lost_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test_what_another_machine_has_made_is_not_made_again(tmp_path, monkeypatch)
+    (tmp_path / "third").mkdir()
+    monkeypatch.chdir(tmp_path / "third")
+    Repo.init(no_scm=True).close()
+    Path("dvc.yaml").write_text(DAG)
+    write_params(3)
+    shutil.rmtree(tmp_path / "storage" / "dvc" / "files")
+    pipeline.fetch_records()
+
+    assert make_all(3) == ["number", "square@a", "square@b", "sum"]
+
+
+def test_a_remote_that_is_away(
+    repository: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SISR_STORAGE", "s3://bucket/prefix")
+    monkeypatch.setenv("SISR_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "nobody")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(StoreError, match="DVC's remote does not answer"):
+        pipeline.fetch_records()
+
+
+def test_a_workspace_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a downloaded archive: DVC was initialised in a repository, which is gone."""
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    Repo.init().close()
+    Path("dvc.yaml").write_text(DAG)
+    write_params(3)
+    shutil.rmtree(".git")
+
+    assert make_all(3) == ["number", "square@a", "square@b", "sum"]
 
 
 def test_no_repository_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

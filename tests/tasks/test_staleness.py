@@ -42,6 +42,7 @@ def test_a_changed_folder_makes_the_download_stale(
     assert stale_stages()["download"].endswith("tiny_train has changed: 1 new")
     assert not is_restorable("download")
     assert is_restorable("shard@2")
+    assert not is_restorable("register")  # what it makes is in MLflow
 
 
 def test_a_bad_params_yaml_is_told_before_dvc_reads_it(recorded: Workspace) -> None:
