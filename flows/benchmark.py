@@ -45,13 +45,13 @@ from tasks.download import download
 from tasks.errors import CellsFailed, DownloadError, ParamsError, SisrError, StoreError
 from tasks.evaluate import evaluate
 from tasks.fingerprint import write_fingerprints
-from tasks.layout import REPORT_FOLDER
+from tasks.layout import CELL_FOLDER, REPORT_FOLDER
 from tasks.parameter_sets import adopt
 from tasks.report import Report, markdown, write_report
 from tasks.shards import shard
 from tasks.staleness import is_restorable, stale_stages
 from tasks.tracking import log_benchmark
-from tasks.train import Progress
+from tasks.train import Progress, is_finished
 
 DATA_STAGES = ("code", "download", "degrade", "shard")
 _MAX_CELLS_AT_ONCE = 256
@@ -193,6 +193,7 @@ def _run_data_stages(run: _Run) -> None:
 def _train(run: _Run) -> dict[str, str]:
     """Train every stale cell of the run, all at once; returns why which ones failed."""
     stages = {_cell(run.params, stage): stage for stage in _to_make(run, TRAIN_STAGES)}
+    _take_finished(run, stages)
     if not stages:
         return {}
     failures: dict[str, str] = {}
@@ -214,6 +215,15 @@ def _train(run: _Run) -> dict[str, str]:
                 failures[cell.name] = reason
                 board.finish(cell.name, f"failed: {reason}")
     return failures
+
+
+def _take_finished(run: _Run, stages: dict[Cell, str]) -> None:
+    """Record, and take from `stages`, what `python -m tasks.train` made here or elsewhere."""
+    for cell in [] if run.selection.force else list(stages):
+        folder = CELL_FOLDER / cell.name
+        if is_finished(run.params, cell, folder):
+            run.board.say(f"{cell.name}: {folder} holds this very training's result")
+            _record(run.params, stages.pop(cell))
 
 
 def _evaluate(run: _Run, failures: dict[str, str]) -> dict[str, str]:

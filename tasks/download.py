@@ -14,6 +14,7 @@ from pathlib import Path
 from tasks import urls
 from tasks.archive import copy_images, find_images, unpack_images
 from tasks.atomic import check_room, replacing_file, replacing_folder
+from tasks.checksums import file_sha256
 from tasks.config import (
     ROLES,
     Dataset,
@@ -90,7 +91,7 @@ def _unpack(name: str, url: str, entry: Dataset, folder: Path, settings: Setting
     if entry.sha256 is None and is_new:
         print(
             f"{name}: not verified; to pin it, put this line under `{name}:` in datasets.yaml\n"
-            f"  sha256: {_sha256(archive)}",
+            f"  sha256: {file_sha256(archive)}",
             file=sys.stderr,
         )
     return num_pictures
@@ -140,7 +141,7 @@ def _cached_archive(name: str, url: str, entry: Dataset, settings: Settings) -> 
 def _is_current(archive: Path, url: str, expected: str | None) -> bool:
     """Whether a cached archive is still what its URL promises."""
     if expected is not None:
-        return _sha256(archive) == expected
+        return file_sha256(archive) == expected
     # A file of this machine may change under its name; a URL is taken at its word.
     return urls.local_path(url) is None
 
@@ -165,7 +166,7 @@ def fetch_file(
         download_s3(url, target, settings.s3_endpoint_url)
     else:
         fetch_http(name, url, target, max_bytes)
-    return _sha256(target)
+    return file_sha256(target)
 
 
 def _copy_local(name: str, local: Path, target: Path) -> None:
@@ -173,11 +174,6 @@ def _copy_local(name: str, local: Path, target: Path) -> None:
         raise ParamsError(f"{name}: there is no file or folder {local}; correct its address")
     check_room(target.parent, local.stat().st_size)
     shutil.copyfile(local, target)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _verify(name: str, url: str, actual: str, expected: str | None) -> None:

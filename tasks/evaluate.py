@@ -18,10 +18,10 @@ from torch import Tensor, nn
 import models
 from models.registry import Architecture
 from tasks.atomic import write_text
+from tasks.checksums import folder_sha256
 from tasks.color import is_grey, luminance_with_grey_converted
 from tasks.complexity import measure_complexity
 from tasks.config import Cell, Params, load_params
-from tasks.fingerprint import folder_sha256
 from tasks.images import read_image
 from tasks.layout import HR_FOLDER, picture_pairs, result_file, weights_file
 from tasks.metrics import measure

@@ -6,7 +6,6 @@ then a list of their checksums, so that half a result is none. Without a storage
 workers stand in the flow's own workspace.
 """
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from tasks.atomic import replacing_folder
+from tasks.checksums import file_sha256
 from tasks.config import Cell, Settings
 from tasks.errors import StoreError
 from tasks.layout import HR_FOLDER, LR_FOLDER, lr_folder, shard_folder
@@ -51,7 +51,7 @@ def offer_inputs(store: Store, cells: Iterable[Cell]) -> dict[str, dict[str, str
         files = [path for folder in _input_folders(cell) for path in _files(folder)]
         for path in files:
             if path not in known:
-                known[path] = _sha256(path)
+                known[path] = file_sha256(path)
                 if not store.has(_input_key(known[path])):
                     store.put(_input_key(known[path]), path)
         offered[cell.name] = {path.as_posix(): known[path] for path in files}
@@ -69,7 +69,7 @@ def fetch_inputs(store: Store, inputs: dict[str, str], cache: Path, workspace: P
         cached.parent.mkdir(parents=True, exist_ok=True)
         # One fetch per node, however many workers ask.
         with FileLock(cached.with_suffix(".lock")):
-            if not (cached.is_file() and _sha256(cached) == sha256):
+            if not (cached.is_file() and file_sha256(cached) == sha256):
                 _fetch(store, sha256, cached)
         link = workspace / relative
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def keep_result(store: Store, name: str, folder: Path) -> None:
     sums = {}
     for path in _files(folder):
         relative = path.relative_to(folder).as_posix()
-        sums[relative] = _sha256(path)
+        sums[relative] = file_sha256(path)
         store.put(f"{_result_key(name)}/{relative}", path)
     with tempfile.TemporaryDirectory(prefix="sisr-") as temporary:
         listed = Path(temporary) / _LIST
@@ -113,7 +113,7 @@ def take_result(store: Store, name: str, target: Path) -> bool:
     with replacing_folder(target) as folder:
         for relative, sha256 in sums.items():
             key = f"{_result_key(name)}/{relative}"
-            if not store.get(key, folder / relative) or _sha256(folder / relative) != sha256:
+            if not store.get(key, folder / relative) or file_sha256(folder / relative) != sha256:
                 raise StoreError(
                     f"{store.url}/{key} is missing or damaged; delete it and run again"
                 )
@@ -153,7 +153,7 @@ def _input_folders(cell: Cell) -> list[Path]:
 def _fetch(store: Store, sha256: str, target: Path) -> None:
     if not store.get(_input_key(sha256), target):
         raise StoreError(f"{store.url}/{_input_key(sha256)} is missing; run again to offer it anew")
-    if _sha256(target) != sha256:
+    if file_sha256(target) != sha256:
         target.unlink()
         store.delete(_input_key(sha256))
         raise StoreError(f"{store.url}/{_input_key(sha256)} was damaged and is deleted; run again")
@@ -169,8 +169,3 @@ def _input_key(sha256: str) -> str:
 
 def _result_key(name: str) -> str:
     return f"results/{name}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -72,16 +72,6 @@ def cell_fingerprint(params: Params, cell: Cell) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def folder_sha256(folder: Path) -> str:
-    """One checksum of the names and contents of all files under a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
 def _imports_from_models(name: str) -> list[str]:
     """The modules of `models/` that a module imports, but for the list of all of them."""
     imported: set[str] = set()

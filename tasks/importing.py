@@ -8,7 +8,6 @@ No stage makes these files, so each result notes what it was measured with. One 
 weights or code have changed since is not shown; the reason is.
 """
 
-import hashlib
 import json
 import shlex
 import tempfile
@@ -23,6 +22,7 @@ from torch import Tensor
 import models
 from models.registry import Architecture
 from tasks.atomic import replacing_folder, room_for, write_text
+from tasks.checksums import file_sha256
 from tasks.config import Params, Settings
 from tasks.download import fetch_file
 from tasks.errors import ArchiveError, DataError, ParamsError, WeightsError
@@ -282,14 +282,10 @@ def _measured_with(architecture: str, cell: str, datasets: Sequence[str]) -> dic
     return {
         # In whatever order they are named, they are the same pictures.
         "test pictures": data_sha256(sorted(datasets)),
-        "weights": _sha256(weights_file(cell)),
+        "weights": file_sha256(weights_file(cell)),
         **network_code(architecture),
-        **{name: _sha256(path) for name, path in ruler.items()},
+        **{name: file_sha256(path) for name, path in ruler.items()},
     }
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _now() -> str:

@@ -17,8 +17,8 @@ from typing import Any
 
 import pandas as pd
 
+from tasks.checksums import folder_sha256
 from tasks.config import CATALOGUE_FILE, PARAMS_FILE, ROLES, Cell, Params
-from tasks.fingerprint import folder_sha256
 from tasks.illustrations import FIGURES
 from tasks.importing import IMPORT_FILE, published_results, row_name
 from tasks.layout import CELL_FOLDER, REPORT_FOLDER, result_file, weights_file

@@ -18,7 +18,7 @@ from flows.benchmark import benchmark
 from tasks import pipeline
 from tasks.config import Settings, load_params
 from tasks.errors import CellsFailed, StoreError
-from tasks.layout import METRICS_FILE, REGISTRY_FOLDER, REPORT_FOLDER, weights_file
+from tasks.layout import CELL_FOLDER, METRICS_FILE, REGISTRY_FOLDER, REPORT_FOLDER, weights_file
 from tasks.tracking import load_registered
 from tasks.train import train_cell
 from tests.conftest import REPOSITORY, Workspace, make_workspace, params_values_with
@@ -168,6 +168,26 @@ def test_one_changed_rate_retrains_that_architecture_and_nothing_else(
 
 
 @pytest.mark.slow
+def test_what_was_trained_elsewhere_is_taken(
+    finished: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it comes back from a machine that has torch and no engine."""
+    before = weights_sha256("srcnn-x2")
+    finished.write_params(seed=5)
+    params = load_params()
+    for cell in params.cells:
+        train_cell(params, cell, CELL_FOLDER / cell.name, lambda progress: None)
+    with monkeypatch.context() as patched:
+        patched.setattr("flows.benchmark.cluster", None)  # nothing is left for Ray
+        benchmark()
+
+    assert weights_sha256("srcnn-x2") != before
+    assert json.loads(dvc("status", "--json")) == {}
+    finished.write_params()
+    benchmark()
+    assert weights_sha256("srcnn-x2") == before
+
+
 def test_a_cell_that_fails_is_a_failed_row_and_the_others_finish(finished: Workspace) -> None:
     trained = params_values_with({})["trained"]
     trained["cnn_small"]["learning_rate"] = 1e30

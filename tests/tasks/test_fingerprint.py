@@ -13,7 +13,7 @@ from PIL import Image
 import models
 from tasks.config import Params
 from tasks.errors import ShardError
-from tasks.fingerprint import cell_fingerprint, folder_sha256, network_code, write_fingerprints
+from tasks.fingerprint import cell_fingerprint, network_code, write_fingerprints
 from tasks.shards import write_shards
 from tests.conftest import REPOSITORY, Workspace
 
@@ -200,39 +200,3 @@ def test_other_patches_change_the_fingerprint(
 def test_without_shards_a_training_has_no_fingerprint(make_params: Callable[..., Params]) -> None:
     with pytest.raises(ShardError, match="no shards in data/shards/x2"):
         fingerprint(make_params(trained=recipes()))
-
-
-def fill(folder: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return folder
-
-
-def test_a_folders_checksum_is_of_its_names_and_contents(tmp_path: Path) -> None:
-    files = {"a": "1", "b/c": "2"}
-    expected = folder_sha256(fill(tmp_path / "one", files))
-
-    assert folder_sha256(fill(tmp_path / "same", dict(reversed(files.items())))) == expected
-    different = [
-        {"a": "1"},
-        {"a": "1", "b/c": "3"},
-        {"a": "2", "b/c": "1"},
-        {"a": "1", "b/d": "2"},
-        {"a": "1", "c": "2"},
-        {"a": "12", "b/c": ""},
-        {"a": "1", "b/c": "2", "d": ""},
-    ]
-    sums = {
-        folder_sha256(fill(tmp_path / f"other{number}", other))
-        for number, other in enumerate(different)
-    }
-    assert len(sums | {expected}) == len(different) + 1
-
-
-def test_a_folders_checksum_by_hand(tmp_path: Path) -> None:
-    folder = fill(tmp_path / "f", {"a.txt": "x", "b/c.txt": "yz"})
-    by_hand = b"a.txt\0" + hashlib.sha256(b"x").digest()
-    by_hand += b"b/c.txt\0" + hashlib.sha256(b"yz").digest()
-
-    assert folder_sha256(folder) == hashlib.sha256(by_hand).hexdigest()

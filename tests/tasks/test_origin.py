@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.checksums import folder_sha256
 from tasks.evaluate import data_sha256
-from tasks.fingerprint import folder_sha256
 from tasks.layout import HR_FOLDER
 from tasks.origin import git_commit, picture_digests
 

@@ -3,6 +3,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -392,6 +393,12 @@ def test_all_cells_are_trained_in_order_and_skipped_when_they_are_there(
     for change in ({"trained": {"srcnn": recipe}}, {"data": data}):
         changed = params.model_copy(update=change)
         assert not is_finished(changed, changed.cell("srcnn-x2"), CELL_FOLDER / "srcnn-x2")
+    # And so are other weights.
+    shutil.copyfile(
+        CELL_FOLDER / "cnn_small-x2/weights.safetensors",
+        CELL_FOLDER / "srcnn-x2/weights.safetensors",
+    )
+    assert not is_finished(params, params.cell("srcnn-x2"), CELL_FOLDER / "srcnn-x2")
 
 
 def test_time_runs_out_and_the_next_command_goes_on(
