@@ -1,14 +1,15 @@
 """What a run costs besides downloading, training and measuring.
 
 - `sisr --help`, and `sisr run` with nothing to do: by the clock and by processor time.
-- A cell's share of the flow: runs of trainings of two steps with few and with many networks in a
-  fresh workspace; what each further cell adds, from its place in the queue to its row in the tables
-  and its registered version, its training and its measuring within it.
+- The flow's own time for each cell once Ray is up: a run of trainings of two steps, by its log from
+  the first progress to the report, less what the cells' measuring takes by itself.
 
     python -m benchmarks.overheads
 """
 
 import argparse
+import contextlib
+import re
 import resource
 import subprocess
 import tempfile
@@ -16,12 +17,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from benchmarks.measuring import machine, spread
+from tasks.config import load_params
+from tasks.evaluate import evaluate
 from tests.cluster.workspaces import environment, make_workspace, python
 
-FEW = ("cnn_small",)
-MANY = (*FEW, "srcnn", "cnn_medium", "waifu2x", "vdsr_5", "srcnn_955")
+NETWORKS = ("cnn_small", "srcnn", "srcnn_955")
 
 
 def timed(workspace: Path, *arguments: str) -> tuple[float, float]:
@@ -47,36 +50,60 @@ def several(workspace: Path, num_rounds: int, *arguments: str) -> str:
     return f"{spread(wall_s, 2)} s, of processor time {spread(cpu_s, 2)} s"
 
 
-def whole_run(folder: Path, networks: tuple[str, ...]) -> tuple[Path, float]:
-    """A run from nothing; its workspace and its seconds."""
-    workspace = make_workspace(
-        folder / f"of-{len(networks)}",
-        trained=dict.fromkeys(networks, "2 steps"),
-        scales=[2],
-        validate_every="2 steps",
+def whole_run(workspace: Path) -> str:
+    """A run from nothing; its log."""
+    command = [*python("flows.cli"), "run"]
+    done = subprocess.run(
+        command, cwd=workspace, env=environment({}), check=True, capture_output=True, text=True
     )
-    return workspace, timed(workspace, "run")[0]
+    return done.stderr
+
+
+def at_s(log: str, pattern: str) -> float:
+    """When the log's first line with such a text was written."""
+    found = re.search(rf"^\[ *([0-9.]+) s\] [^\n]*{pattern}", log, re.MULTILINE)
+    assert found is not None, f"no line with {pattern!r} in:\n{log}"
+    return float(found[1])
+
+
+def measuring_s() -> float:
+    """How long measuring every row takes in one process that has started up."""
+    params = load_params()
+    rows = [(name, 2) for name in (*params.interpolations, *params.trained)]
+    evaluate(params, *rows[0])
+    start_s = time.perf_counter()
+    for architecture, scale in rows:
+        evaluate(params, architecture, scale)
+    return time.perf_counter() - start_s
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--runs", type=int, default=2, help="whole runs of each size")
     arguments = parser.parse_args()
     print(machine())
-    each_s, few_s = [], []
     with tempfile.TemporaryDirectory() as temporary:
-        for number in range(arguments.runs):
-            folder = Path(temporary) / str(number)
-            workspace, few = whole_run(folder, FEW)
-            _, many = whole_run(folder, MANY)
-            few_s.append(few)
-            each_s.append((many - few) / (len(MANY) - len(FEW)))
-        print(f"a run of {len(FEW)} cell, from nothing  {spread(np.array(few_s), 1)} s")
-        print(f"each further cell adds       {spread(np.array(each_s), 1)} s")
-        print(f"run with nothing to do       {several(workspace, arguments.rounds, 'run')}")
-        print(f"--help                       {several(workspace, arguments.rounds, '--help')}")
+        workspace = make_workspace(
+            Path(temporary) / "workspace",
+            trained=dict.fromkeys(NETWORKS, "2 steps"),
+            scales=[2],
+            validate_every="2 steps",
+        )
+        log = whole_run(workspace)
+        ready_s, report_s = at_s(log, "step 1/2 "), at_s(log, "report …")
+        print(f"from nothing to the first step   {ready_s:.1f} s")
+        print(f"run with nothing to do           {several(workspace, arguments.rounds, 'run')}")
+        print(f"--help                           {several(workspace, arguments.rounds, '--help')}")
+        with contextlib.chdir(workspace):
+            torch.set_num_threads(1)
+            bare_s = measuring_s()
+        own_s = (report_s - ready_s - bare_s) / len(NETWORKS)
+        print(
+            f"{len(NETWORKS)} cells from the first step to the report: {report_s - ready_s:.1f} s"
+        )
+        print(f"measuring alone, trainings of two steps aside: {bare_s:.1f} s")
+        print(f"the flow's own time for each cell: {own_s:.1f} s")
 
 
 if __name__ == "__main__":

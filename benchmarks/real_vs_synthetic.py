@@ -1,7 +1,7 @@
 """Steps a second with real batches over steps a second with one synthetic batch, used again.
 
-The recipes are those of params.yaml, one thread. Both take turns of some twenty steps in one
-process, and the ratio is taken within a round: by wall time, and by processor time, which other
+The recipes are those of sets/291-x2-cpu.yaml, one thread. Both take turns of some hundred steps in
+one process, and the ratio is taken within a round: by wall time, and by processor time, which other
 jobs of the machine disturb less and in which what the reading thread does counts as well. Pin the
 process to one core and to two and compare:
 
@@ -35,7 +35,8 @@ from tasks.shards import ShardSet, write_shards
 from tasks.training_step import Learner
 from tasks.workers import current_workers
 
-NUM_STEPS = 20
+# Several times what is made ahead at once.
+NUM_STEPS = 120
 
 
 def steps(learner: Learner, batches: Iterator[tuple[Batch, ...]]) -> Callable[[], float]:
@@ -64,7 +65,7 @@ def by_processor(run: Callable[[], float], into: list[float]) -> Callable[[], fl
 
 def compare(name: str, shards: ShardSet, num_rounds: int) -> None:
     """Print one architecture's ratio."""
-    params = load_params()
+    params = load_params(Path("sets/291-x2-cpu.yaml"))
     cell, recipe = params.cell(f"{name}-x{SCALE}"), params.recipe(name)
     workers = current_workers()
     learner = Learner(cell, recipe, 1, workers, compiled=False)
@@ -94,9 +95,12 @@ def compare(name: str, shards: ShardSet, num_rounds: int) -> None:
 
 
 def main() -> None:
-    """Print the ratios of both small networks."""
+    """Print the networks' ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument(
+        "--network", action="append", help="default: cnn_small, srcnn and cnn_medium"
+    )
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -107,7 +111,7 @@ def main() -> None:
         (folder / "shards").mkdir()
         write_shards(make_pictures(folder, 4), folder / "shards", SCALE, SHAPE)
         shards = ShardSet(folder / "shards")
-        for name in ("cnn_small", "srcnn"):
+        for name in arguments.network or ("cnn_small", "srcnn", "cnn_medium"):
             compare(name, shards, arguments.rounds)
 
 

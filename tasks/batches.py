@@ -33,7 +33,7 @@ _ORDER, _AUGMENT = 1, 2
 _Work = TypeVar("_Work")
 
 # Batches made at a time, and the most memory for them.
-_MAX_BURST, _BURST_BYTES = 16, 2**23
+_MAX_BURST, _BURST_BYTES = 64, 2**25
 
 
 @dataclass(frozen=True)

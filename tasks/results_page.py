@@ -2,7 +2,8 @@
 
     python -m tasks.results_page docs
 
-writes `docs/results.md`, `docs/results/*.csv` and the figures that the page shows.
+writes `docs/results.md`, `docs/results/*.csv` and the figures that the page shows. What a person
+says about them, `docs/results-notes.md`, stands below the tables.
 """
 
 import argparse
@@ -55,6 +56,9 @@ def write_results(folder: Path) -> None:
             shutil.copyfile(REPORT_FOLDER / name, results / name)
         training_costs(params).to_csv(results / "costs.csv", index=False)
         figures = _copy_figures(results)
+    notes = folder / "results-notes.md"
+    if notes.exists():
+        parts.append(notes.read_text("utf-8").strip())
     parts += [f"![{name}](results/{name})" for name in figures]
     write_text(folder / "results.md", "\n\n".join(parts).strip() + "\n")
 

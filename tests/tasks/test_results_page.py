@@ -110,10 +110,13 @@ def test_the_page_and_its_files(workspace: Workspace, tmp_path: Path) -> None:
         write_record(cell=name)
     write_report(params, failures={})
     docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "results-notes.md").write_text("## What fell short\n\nTime.\n")
     write_results(docs)
     page = (docs / "results.md").read_text()
     assert "| cnn_small-x2 | 40,000 |" in page
     assert "32.50" in page
+    assert "## What fell short\n\nTime.\n\n![" in page
     assert "![training-x2.png](results/training-x2.png)" in page
     for table in ("summary", "images", "latency", "training"):
         written = (docs / "results" / f"{table}.csv").read_bytes()
