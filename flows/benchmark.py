@@ -45,6 +45,7 @@ from tasks.download import download
 from tasks.errors import CellsFailed, DownloadError, ParamsError, SisrError, StoreError
 from tasks.evaluate import evaluate
 from tasks.fingerprint import write_fingerprints
+from tasks.illustrations import FIGURES
 from tasks.layout import CELL_FOLDER, REPORT_FOLDER
 from tasks.parameter_sets import adopt
 from tasks.report import Report, markdown, write_report
@@ -275,7 +276,7 @@ def _publish(report: Report) -> None:
     table = rows.where(rows.notna(), None).to_dict("records")
     create_table_artifact(table, key="results", description="PSNR, SSIM and time")  # type: ignore[arg-type]
     create_markdown_artifact(markdown(report.summary), key="tables")
-    figures = REPORT_FOLDER / "figures"
+    figures = REPORT_FOLDER / FIGURES
     for figure in sorted([*figures.glob("comparison-*.png"), *figures.glob("tradeoff-*.png")]):
         # Prefect's pages cannot read our files, so the picture is its own address.
         picture = base64.b64encode(figure.read_bytes()).decode()

@@ -60,6 +60,8 @@ KERNELS = {
     "bicubic": Kernel(cubic_kernel, 2.0),
     "lanczos": Kernel(lanczos3_kernel, 3.0),
 }
+# Bicubic enlargement looks this many LR pixels away.
+BICUBIC_REACH_LR_PX = math.ceil(KERNELS["bicubic"].radius)
 
 
 def enlarge(x: Tensor, scale: int, kernel: str = "bicubic") -> Tensor:

@@ -8,7 +8,7 @@ device; luminance and enlargement are done there, for the whole batch at once,
 on a CPU by that thread as well.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,21 +19,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.interpolation import enlarge
+from models.interpolation import BICUBIC_REACH_LR_PX, enlarge
 from models.luminance import luminance
 from models.registry import Architecture
-from tasks.shards import ShardSet, Window
+from tasks.shards import ShardSet
+from tasks.window import Window
 
-# Bicubic enlargement looks two LR pixels away.
-_REACH_LR_PX = 2
 # What a generator is for; part of its seed, so that no two uses share a stream.
 _ORDER, _AUGMENT = 1, 2
-
+# Batches made at a time, and the most memory for them.
+_MAX_BURST, _BURST_BYTES = 64, 2**25
 
 _Work = TypeVar("_Work")
 
-# Batches made at a time, and the most memory for them.
-_MAX_BURST, _BURST_BYTES = 64, 2**25
+
+def steps_per_epoch(num_patches: Iterable[int], batch_size: int) -> int:
+    """Steps after which as many patches were drawn as there are, of all scales together."""
+    return max(1, sum(num_patches) // batch_size)
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,7 @@ class Batches:
     @property
     def steps_per_epoch(self) -> int:
         """Steps after which as many patches were drawn as there are."""
-        num_patches = sum(len(shard_set) for shard_set in self.shards.values())
-        return max(1, num_patches // self.batch_size)
+        return steps_per_epoch(map(len, self.shards.values()), self.batch_size)
 
     def from_step(self, first: int, last: int) -> Iterator[tuple[Batch, ...]]:
         """The batches of steps first … last-1; the next ones are made meanwhile.
@@ -178,13 +179,15 @@ class Batches:
             )
         y, x = (self._corner(stored_px, scale, draw) for _ in range(2))
         lr_px = stored_px // scale
-        reached = min(lr_px, -(-side // scale) + 1 + 2 * _REACH_LR_PX)
-        top, left = (min(max(0, at // scale - _REACH_LR_PX), lr_px - reached) for at in (y, x))
+        reached = min(lr_px, -(-side // scale) + 1 + 2 * BICUBIC_REACH_LR_PX)
+        top, left = (
+            min(max(0, at // scale - BICUBIC_REACH_LR_PX), lr_px - reached) for at in (y, x)
+        )
         return Window(top, left, reached), Window(y, x, side)
 
     def _corner(self, stored_px: int, scale: int, draw: np.random.Generator) -> int:
         room = stored_px - self.window_px[scale]
-        margin = min(_REACH_LR_PX * scale, room // 2)
+        margin = min(BICUBIC_REACH_LR_PX * scale, room // 2)
         return int(draw.integers(margin, room - margin + 1))
 
     def _on_device(self, gathered: list[list[_Gathered]]) -> list[tuple[Batch, ...]]:

@@ -8,7 +8,6 @@ own protocol.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,33 +26,20 @@ from tasks.layout import picture_pairs, weights_file
 from tasks.protocol import prepare, sr_luminance, sr_picture
 from tasks.reach import reach_lr_px
 from tasks.row_status import measured_rows
+from tasks.super_resolve import RGB_PER_Y, best_device
 from tasks.weights import load_weights
+from tasks.window import Window
 
 # A report is made in seconds, so it shows this many pictures at most, the largest scales first.
 MAX_COMPARISONS = 6
 BASELINE = "bicubic"
 # Side of the window in HR pixels; every scale divides it.
 _WINDOW_PX = 72
-# The reach of the kernel that shrinks and enlarges, in LR pixels, with one to spare.
-_BICUBIC_REACH_PX = 5
-# Y spans 219 of 255 levels, so a change of Y changes R, G and B by this much.
-_RGB_PER_Y = 255 / 219
+# Beyond a network's own reach: that of the kernel that shrinks and enlarges, with one to spare.
+_MARGIN_LR_PX = 5
 
 Image = NDArray[np.uint8]
 Numbers = Mapping[str, tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Window:
-    """A square of an HR picture, in pixels."""
-
-    top: int
-    left: int
-    side: int
-
-    def of(self, picture: NDArray[Any]) -> NDArray[Any]:
-        """The pixels of an HR picture inside the window."""
-        return picture[self.top : self.top + self.side, self.left : self.left + self.side]
 
 
 @dataclass(frozen=True)
@@ -175,8 +161,8 @@ class _Place:
 def _crop(name: str, network: nn.Module, whole: _Place, numbers: Numbers) -> Crop:
     """Run a network on the window with its reach around it, and cut the window out."""
     about, scale = models.get(name.removesuffix(SUFFIX)), whole.scale
-    place = whole.around(reach_lr_px(network, about, scale) + _BICUBIC_REACH_PX)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    place = whole.around(reach_lr_px(network, about, scale) + _MARGIN_LR_PX)
+    device = best_device()
     picture = prepare(about, name, place.hr, place.lr, scale)
     with torch.inference_mode():
         sr = network.to(device).eval()(picture.x.to(device))
@@ -191,7 +177,7 @@ def _coloured(y: Image, lr: Image, scale: int) -> Image:
     if is_grey(lr):
         return as_rgb(y)
     bicubic = _enlarged(lr, scale)
-    change = _RGB_PER_Y * (y.astype(np.float64) - luminance(bicubic))
+    change = RGB_PER_Y * (y.astype(np.float64) - luminance(bicubic))
     return to_8bit(bicubic + change[:, :, None])
 
 

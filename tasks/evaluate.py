@@ -26,6 +26,7 @@ from tasks.images import read_image
 from tasks.layout import HR_FOLDER, picture_pairs, result_file, weights_file
 from tasks.metrics import measure
 from tasks.protocol import Picture, prepare, sr_luminance, sr_picture
+from tasks.super_resolve import best_device
 from tasks.timing import MIN_REPEATS, OUTPUT_SIZES_PX, measure_latency
 from tasks.weights import load_weights
 
@@ -71,7 +72,7 @@ def evaluate_network(
 ) -> dict[str, Any]:
     """Everything that is measured of one network: quality, time, complexity."""
     about = models.get(architecture)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     rows = [
         row for name in datasets for row in _evaluate_dataset(network, about, name, scale, device)

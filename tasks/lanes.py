@@ -9,10 +9,11 @@ largest work starts first, so that no long cell is left to run alone at the end.
 import math
 from dataclasses import dataclass
 
+from tasks.batches import steps_per_epoch
 from tasks.complexity import measure_complexity
 from tasks.config import Cell, Params
 from tasks.layout import shard_folder
-from tasks.shards import ShardSet
+from tasks.shards import count_patches
 
 # Multiply-adds of one step above which a cell has a GPU to itself: a few milliseconds of a large
 # one's arithmetic, many times the launches of twenty layers.
@@ -47,7 +48,7 @@ def measure_work(params: Params, cell: Cell) -> Work:
     """A cell's work, from its recipe and the number of its patches.
 
     Raises:
-        ShardError: no shards, or damaged ones.
+        ShardError: no shards, or a file that is none.
     """
     recipe = params.recipe(cell.architecture)
     step = sum(
@@ -58,9 +59,9 @@ def measure_work(params: Params, cell: Cell) -> Work:
         / len(cell.scales)
         for scale in cell.scales
     )
-    num_patches = sum(len(ShardSet(shard_folder(scale))) for scale in cell.scales)
-    steps_per_epoch = math.ceil(num_patches / recipe.batch_size)
-    return Work(step, step * recipe.train_for.num_steps(steps_per_epoch))
+    num_patches = [count_patches(shard_folder(scale)) for scale in cell.scales]
+    per_epoch = steps_per_epoch(num_patches, recipe.batch_size)
+    return Work(step, step * recipe.train_for.num_steps(per_epoch))
 
 
 def largest_first(work: dict[Cell, Work]) -> list[Cell]:

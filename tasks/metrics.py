@@ -55,9 +55,14 @@ def psnr_db(sr_y: NDArray[np.uint8], hr_y: NDArray[np.uint8], scale: int) -> flo
     sr, hr = _cropped(sr_y, hr_y, scale, least_px=1)
     difference = np.subtract(sr, hr, dtype=np.int32).ravel()
     squared_error = int(np.sum(difference * difference, dtype=np.int64))
+    return psnr_of_sum_db(squared_error, difference.size)
+
+
+def psnr_of_sum_db(squared_error: int, num_pixels: int) -> float:
+    """The same, from the sum of squared differences of that many pixels."""
     if squared_error == 0:
         return math.inf
-    return 10 * math.log10(PEAK**2 * difference.size / squared_error)
+    return 10 * math.log10(PEAK**2 * num_pixels / squared_error)
 
 
 def ssim(sr_y: NDArray[np.uint8], hr_y: NDArray[np.uint8], scale: int) -> float:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from tasks.atomic import replacing_folder, write_text
 from tasks.config import Params, load_params
-from tasks.errors import DataError
+from tasks.illustrations import FIGURES
 from tasks.layout import CELL_FOLDER, REPORT_FOLDER
 from tasks.origin import git_commit
 from tasks.published_tables import published_table
@@ -34,9 +34,8 @@ def write_results(folder: Path) -> None:
     Raises:
         DataError: there is no report.
     """
-    if not REPORT_FOLDER.exists():
-        raise DataError("there is no report yet; run `sisr run` first")
     params, summary = load_params(), read_summary()
+    costs = training_costs(params)
     parts = [
         "# Results",
         f"Written by `python -m tasks.results_page`, code `{git_commit()}`. Trained on"
@@ -45,7 +44,7 @@ def write_results(folder: Path) -> None:
         " has one; the difference is ours minus theirs.",
         markdown(summary).replace("### ", "## "),
         "## What each training cost",
-        markdown_table(training_costs(params)),
+        markdown_table(costs),
     ]
     residual = residual_table(params)
     if residual is not None:
@@ -54,7 +53,7 @@ def write_results(folder: Path) -> None:
     with replacing_folder(folder / "results") as results:
         for name in _TABLES:
             shutil.copyfile(REPORT_FOLDER / name, results / name)
-        training_costs(params).to_csv(results / "costs.csv", index=False)
+        costs.to_csv(results / "costs.csv", index=False)
         figures = _copy_figures(results)
     notes = folder / "results-notes.md"
     if notes.exists():
@@ -121,7 +120,7 @@ def _copy_figures(results: Path) -> list[str]:
     """The curves and the comparisons of the report, by file name."""
     names = []
     for pattern in ("training-x*.png", "comparison-*.png", "tradeoff-*.png"):
-        for figure in sorted((REPORT_FOLDER / "figures").glob(pattern)):
+        for figure in sorted((REPORT_FOLDER / FIGURES).glob(pattern)):
             shutil.copyfile(figure, results / figure.name)
             names.append(figure.name)
     return names

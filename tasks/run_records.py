@@ -250,16 +250,14 @@ def _training_record(cell: Cell) -> dict[str, Any]:
 
 
 def _origin(params: Params) -> dict[str, str]:
-    import torch
-
+    from tasks.super_resolve import best_device
     from tasks.timing import device_name
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     commit = git_commit()
     return {
         "code_commit": commit,
         "seed": str(params.seed),
-        "hardware": f"{device_name(device)}, {os.cpu_count()} CPU cores",
+        "hardware": f"{device_name(best_device())}, {os.cpu_count()} CPU cores",
         # What MLflow's list of runs has columns for.
         "mlflow.source.name": "sisr run",
         "mlflow.source.type": "LOCAL",

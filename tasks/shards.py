@@ -30,6 +30,7 @@ from tasks.config import Shards, load_params
 from tasks.errors import ShardError
 from tasks.images import read_image
 from tasks.layout import picture_pairs, shard_folder
+from tasks.window import Window
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,15 +44,6 @@ _SAY_EVERY_S = 5.0
 _GARBLED = (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError)
 
 Patches = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Window:
-    """A square of a patch, in pixels."""
-
-    top: int
-    left: int
-    side: int
 
 
 Say = Callable[[str], None]
@@ -422,6 +414,15 @@ def _along(start: int, length: int, side: int, backwards: bool) -> slice:
         return slice(start, start + length)
     stop = side - 1 - start - length
     return slice(side - 1 - start, stop if stop >= 0 else None, -1)
+
+
+def count_patches(folder: Path) -> int:
+    """The pairs of a scale, from the headers.
+
+    Raises:
+        ShardError: no shards, or a file that is none.
+    """
+    return sum(len(each.lr) for each in _open_all(folder))
 
 
 def shard_checksums(folder: Path) -> list[str]:

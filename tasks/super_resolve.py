@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from models.interpolation import enlarge
+from models.interpolation import BICUBIC_REACH_LR_PX, enlarge
 from models.luminance import luminance
 from models.registry import Architecture
 from tasks.atomic import replacing_file
@@ -37,8 +37,7 @@ TILE_SR_PX = 512
 # benchmarks/inference.py) and needs less memory.
 _GPU_BATCH = 8
 # Y spans 219 of 255 levels, so a change of Y changes R, G and B by this much.
-_RGB_PER_Y = 255 / 219
-_BICUBIC_REACH_PX = 2
+RGB_PER_Y = 255 / 219
 _MAX_16BIT = 65535
 
 FloatPlanes = NDArray[np.float32]
@@ -247,12 +246,12 @@ def _apply(x: Tensor, network: nn.Module, architecture: Architecture, scale: int
     y = x if is_grey else luminance(x)
     bicubic_y = enlarge(y, scale)
     sr_y: Tensor = network(bicubic_y if architecture.enlarged else y)
-    return sr_y if is_grey else enlarge(x, scale) + _RGB_PER_Y * (sr_y - bicubic_y)
+    return sr_y if is_grey else enlarge(x, scale) + RGB_PER_Y * (sr_y - bicubic_y)
 
 
 def _margin_px(network: nn.Module, architecture: Architecture, scale: int) -> int:
     """LR pixels around a tile that its answer depends on, at most."""
-    return reach_lr_px(network, architecture, scale) + _BICUBIC_REACH_PX + 1
+    return reach_lr_px(network, architecture, scale) + BICUBIC_REACH_LR_PX + 1
 
 
 def _tiles(height: int, width: int, tile_px: int, margin: int) -> Iterator[_Tile]:

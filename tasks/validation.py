@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.luminance import BLACK, BLUE, GREEN, RED
 from models.registry import Architecture
 from tasks.color import is_grey
-from tasks.metrics import PEAK, psnr_db
+from tasks.metrics import psnr_db, psnr_of_sum_db
 from tasks.protocol import Picture
 
 # Beyond this the pictures wait in main memory and travel at each validation.
@@ -82,7 +82,7 @@ class ValidationSet:
         assert first is not None
         sums = torch.cat(errors).tolist()  # the only wait for the device
         sizes = [hr_y[0].numel() for hr_y in self._cropped_hr() for _ in hr_y]
-        psnrs = [_psnr_db(*pair) for pair in zip(sums, sizes, strict=True)]
+        psnrs = [psnr_of_sum_db(*pair) for pair in zip(sums, sizes, strict=True)]
         return math.fsum(psnrs) / len(psnrs), first.cpu().numpy()
 
     def _squared_errors(self, answer: Tensor, group: _Group) -> Tensor:
@@ -130,10 +130,3 @@ def _groups(pictures: Sequence[Picture], group_px: int, home: torch.device) -> l
 
 def _cropped(planes: Tensor, scale: int) -> Tensor:
     return planes[:, scale:-scale, scale:-scale]
-
-
-def _psnr_db(squared_error: int, num_pixels: int) -> float:
-    """As `tasks.metrics.psnr_db`; infinite for equal pictures."""
-    if squared_error == 0:
-        return math.inf
-    return 10 * math.log10(PEAK**2 * num_pixels / squared_error)

@@ -14,7 +14,8 @@ import models
 from models.interpolation import enlarge
 from tasks.batches import Batch, Batches, enlarge_window
 from tasks.config import Shards
-from tasks.shards import ShardSet, Window, write_shards
+from tasks.shards import ShardSet, write_shards
+from tasks.window import Window
 
 MakeShards = Callable[..., ShardSet]
 

@@ -12,10 +12,11 @@ import models
 from tasks.bicubic import shrink
 from tasks.color import luminance
 from tasks.config import Params
-from tasks.crops import MAX_COMPARISONS, Window, choose_picture, choose_window, compare, comparisons
+from tasks.crops import MAX_COMPARISONS, choose_picture, choose_window, compare, comparisons
 from tasks.images import write_png
 from tasks.layout import weights_file
 from tasks.protocol import prepare, sr_luminance
+from tasks.window import Window
 
 Photograph = Callable[..., np.ndarray]
 

@@ -85,8 +85,8 @@ def write_cell(name: str, losses: list[float], psnrs_db: list[float | None]) -> 
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
 
 
-@pytest.fixture
-def params(workspace: Workspace) -> Params:
+def measured(workspace: Workspace) -> Params:
+    """Make the workspace one where everything is trained and measured, but nothing reported."""
     params = workspace.write_params()
     download(params, load_catalogue(), Settings())
     degrade(2)
@@ -96,6 +96,11 @@ def params(workspace: Workspace) -> Params:
     write_cell("cnn_small-x2", [0.2, 0.1], [None, 32.0])
     write_cell("srcnn-x2", [0.4, 0.3], [30.0, 31.0])
     return params
+
+
+@pytest.fixture
+def params(workspace: Workspace) -> Params:
+    return measured(workspace)
 
 
 def test_summary(params: Params) -> None:

@@ -6,14 +6,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tasks.config import Params, Settings, load_catalogue
-from tasks.degrade import degrade
-from tasks.download import download
+from tasks.config import Params
 from tasks.errors import DataError
 from tasks.report import write_report
 from tasks.results_page import residual_table, training_costs, write_results
 from tests.conftest import Workspace
-from tests.tasks.test_report import PSNRS_DB, result, write_cell
+from tests.tasks.test_report import measured
 
 RECORD = {
     "cell": "srcnn-x2",
@@ -99,14 +97,8 @@ def test_no_residual_table_unless_it_is_the_papers(
 
 
 def test_the_page_and_its_files(workspace: Workspace, tmp_path: Path) -> None:
-    params = workspace.write_params()
-    download(params, load_catalogue(), Settings())
-    degrade(2)
-    Path("results").mkdir()
-    for architecture in PSNRS_DB:
-        Path(f"results/{architecture}-x2.json").write_text(json.dumps(result(architecture)))
+    params = measured(workspace)
     for name in ("cnn_small-x2", "srcnn-x2"):
-        write_cell(name, [0.4, 0.3], [30.0, 31.0])
         write_record(cell=name)
     write_report(params, failures={})
     docs = tmp_path / "docs"
@@ -125,7 +117,7 @@ def test_the_page_and_its_files(workspace: Workspace, tmp_path: Path) -> None:
     assert len(pd.read_csv(docs / "results" / "costs.csv")) == 2
 
 
-def test_without_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="there is no report yet; run `sisr run` first"):
+def test_without_a_report(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.write_params()
+    with pytest.raises(DataError, match="there are no tables yet; run `sisr run` first"):
         write_results(tmp_path / "docs")

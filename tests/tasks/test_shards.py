@@ -18,7 +18,8 @@ from tasks.config import Settings, Shards, load_catalogue, load_params
 from tasks.degrade import degrade
 from tasks.download import download
 from tasks.errors import ImageError, ShardError
-from tasks.shards import Shard, ShardSet, Window, _corners, shard, shard_checksums, write_shards
+from tasks.shards import Shard, ShardSet, _corners, shard, shard_checksums, write_shards
+from tasks.window import Window
 from tests.conftest import Workspace
 
 Pair = tuple[np.ndarray, np.ndarray]

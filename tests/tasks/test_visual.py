@@ -8,9 +8,10 @@ from matplotlib.patches import Rectangle
 from skimage.metrics import peak_signal_noise_ratio
 
 from tasks import visual
-from tasks.crops import Comparison, Crop, Window
+from tasks.crops import Comparison, Crop
 from tasks.images import write_png
 from tasks.visual import plot_comparison, plot_errors, plot_snapshots, read_snapshots
+from tasks.window import Window
 
 Photograph = Callable[..., np.ndarray]
 
