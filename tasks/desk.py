@@ -31,7 +31,15 @@ class Warned:
     text: str
 
 
-Event = Progress | Done | Warned
+@dataclass(frozen=True)
+class Placed:
+    """A lane's workers have started, in the resources of this placement group."""
+
+    lane: str
+    group: str
+
+
+Event = Progress | Done | Warned | Placed
 
 
 class Desk:
@@ -58,7 +66,7 @@ class Desk:
                 return self._hand_out(lane, job)
         return None
 
-    def report(self, event: Progress | Warned) -> None:
+    def report(self, event: Progress | Warned | Placed) -> None:
         """What a worker has to say."""
         self._events.append(event)
 

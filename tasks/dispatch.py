@@ -26,9 +26,15 @@ import ray.train
 import ray.train.collective
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_current_placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 from tasks.config import Cell, Params, Settings
-from tasks.desk import Desk, Done, Event, Warned
+from tasks.desk import Desk, Done, Event, Placed, Warned
 from tasks.errors import SisrError, StoreError, TrainingError
 from tasks.exchange import (
     Job,
@@ -83,6 +89,8 @@ class Cluster:
         # Lanes at work, by the task that runs each, and how often each was started.
         self._running: dict[Any, Lane] = {}
         self._starts: Counter[str] = Counter()
+        # What each lane's workers run in.
+        self._groups: dict[str, str] = {}
         for lane in self._plan(params):
             self._start(lane)
         self._closed = threading.Event()
@@ -170,16 +178,32 @@ class Cluster:
         """A lane ends when there is no cell left for it; one that broke starts again."""
         tasks = list(self._running)
         ended, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0)
+        broken = []
         for task in ended:
             lane = self._running.pop(task)
             try:
                 ray.get(task)
             except ray.exceptions.RayError as error:
                 self._say(f"lane {lane.name} broke: {str(error).strip().splitlines()[-1]}")
-                if self._starts[lane.name] < _MAX_STARTS:
-                    self._start(lane)
-                else:
-                    ray.get(self._desk.lose.remote(lane.name))
+                broken.append(lane)
+        if broken and self._settings.ray_address is None:
+            self._free_groups({lane.name for lane in self._running.values()})
+        for lane in broken:
+            if self._starts[lane.name] < _MAX_STARTS:
+                self._start(lane)
+            else:
+                ray.get(self._desk.lose.remote(lane.name))
+
+    def _free_groups(self, lanes: set[str]) -> None:
+        """Take back what lanes that broke still hold of our own Ray.
+
+        Ray Train does it itself where there is a dashboard, which ours is without. A lane that is
+        just starting is not known yet: it loses its place and takes another one.
+        """
+        kept = {group for lane, group in self._groups.items() if lane in lanes}
+        for group, about in placement_group_table().items():
+            if group not in kept and about["state"] != "REMOVED":
+                remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
 
     def _pass_on(self, event: Event) -> None:
         match event:
@@ -187,6 +211,8 @@ class Cluster:
                 self._ends[cell].set(reason)
             case Warned(_, text):
                 self._say(text)
+            case Placed(lane, group):
+                self._groups[lane] = group
             case Progress() if event.cell in self._listeners:
                 self._listeners[event.cell](event)
 
@@ -229,6 +255,9 @@ def cluster(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray Train's helpers are processes too; a small machine need not be warned of eight of them.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
+    if settings.ray_address is None:
+        # This machine is not taken away with notice; a watcher per lane costs seconds of imports.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         _knock(settings.ray_address)
@@ -334,6 +363,9 @@ def _work_in_lane(config: dict[str, Any]) -> None:
     """What runs in each worker of a lane: one cell after the other, until the desk has no more."""
     desk, lane = config["desk"], config["lane"]
     is_alone = ray.train.get_context().get_world_size() == 1
+    group = get_current_placement_group()
+    if group is not None and _is_first():
+        ray.get(desk.report.remote(Placed(lane, group.id.hex())))
     while True:
         job = _as_first(lambda: ray.get(desk.next.remote(lane, config["takes_large"])))
         if job is None:

@@ -162,18 +162,19 @@ class Bench:
             sys.exit(1)
 
 
-def kill_workers(bench: Bench, num: int) -> None:
-    """A worker dies in the middle of a cell; Ray starts another one."""
-    run = Run(bench.workspace("workers"), bench.settings("workers"))
+def kill_in_ray(bench: Bench, name: str, what: str, num: int) -> None:
+    """A process of Ray's dies in the middle of a cell; Ray or the run starts another one."""
+    run = Run(bench.workspace(name), bench.settings(name))
     while num and run.wait_for("step ") and not run.is_over():
         time.sleep(bench.draw.uniform(1, 12))
-        workers = [each for each in run.family() if "RayTrainWorker" in _command(each)]
-        if workers:
-            bench.draw.choice(workers).kill()
-            bench.note("worker", run)
+        targets = [each for each in run.family() if f"ray::{what}" in _command(each)]
+        if targets:
+            bench.draw.choice(targets).kill()
+            bench.note(name, run)
             num -= 1
-    run.process.wait(_PATIENCE_S)
-    bench.check("workers")
+    code = run.process.wait(_PATIENCE_S)
+    print(f"  the run ended with exit code {code}: {run.last_line()}")
+    bench.check(name)
 
 
 def kill_flows(bench: Bench, num: int) -> None:
@@ -275,13 +276,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", choices=["workers", "flows", "s3", "mlflow"])
+    parser.add_argument("--only", choices=["workers", "lanes", "flows", "s3", "mlflow"])
     arguments = parser.parse_args()
     folder = (arguments.folder or Path(tempfile.mkdtemp(prefix="sisr-kills-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     with _bench(folder, arguments.seed) as bench:
         scenarios: dict[str, Callable[[], None]] = {
-            "workers": lambda: kill_workers(bench, 7),
+            "workers": lambda: kill_in_ray(bench, "workers", "RayTrainWorker", 7),
+            "lanes": lambda: kill_in_ray(bench, "lanes", "_fit_lane", 2),
             "flows": lambda: kill_flows(bench, 6),
             "s3": lambda: kill_server(bench, "storage", bench.s3, 4),
             "mlflow": lambda: (
