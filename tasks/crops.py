@@ -28,7 +28,7 @@ from tasks.reach import reach_lr_px
 from tasks.row_status import measured_rows
 from tasks.super_resolve import RGB_PER_Y, best_device
 from tasks.weights import load_weights
-from tasks.window import Window
+from tasks.window import Window, choose_window
 
 # A report is made in seconds, so it shows this many pictures at most, the largest scales first.
 MAX_COMPARISONS = 6
@@ -100,7 +100,8 @@ def compare(dataset: str, scale: int, cells: Mapping[str, str], images: pd.DataF
         pair for pair in picture_pairs("test", dataset, scale) if pair[0].name == chosen
     )
     hr, lr = crop_to_multiple(read_image(hr_file), scale), read_image(lr_file)
-    window = choose_window(luminance(hr), luminance(_enlarged(lr, scale)), scale)
+    bicubic_y = luminance(_enlarged(lr, scale))
+    window = choose_window(luminance(hr), bicubic_y, _WINDOW_PX, scale)
     place = _Place(hr, lr, scale, window)
     rows = images[images["image"] == chosen].set_index("architecture")
     numbers = {str(name): (row["psnr_db"], row["ssim"]) for name, row in rows.iterrows()}
@@ -121,20 +122,6 @@ def choose_picture(images: pd.DataFrame, networks: Sequence[str]) -> str:
     baseline = psnrs[BASELINE] if BASELINE in psnrs else psnrs.min(axis=1)
     gains = psnrs[list(networks)].max(axis=1) - baseline
     return str(gains.fillna(0.0).idxmax())  # ∞ - ∞ where both are perfect
-
-
-def choose_window(hr_y: Image, bicubic_y: Image, scale: int) -> Window:
-    """Where bicubic's squared error is largest, on the grid of LR pixels.
-
-    Two luminances H×W of the same size; the first of equal windows, row by row.
-    """
-    side = min(_WINDOW_PX, *(length // scale * scale for length in hr_y.shape))
-    error = (hr_y.astype(np.float64) - bicubic_y) ** 2
-    sums = np.pad(error, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
-    totals = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-    totals = totals[::scale, ::scale]
-    top, left = np.unravel_index(np.argmax(totals), totals.shape)
-    return Window(int(top) * scale, int(left) * scale, side)
 
 
 @dataclass(frozen=True)

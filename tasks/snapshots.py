@@ -1,8 +1,8 @@
 """What a training's network makes of one picture while it learns: small PNGs for the report.
 
-The middle of the first validation picture, as 8-bit luminance or RGB, whichever the network gives:
-`step-<step>-x<scale>.png`, and beside them once `hr-x<scale>.png` and `bicubic-x<scale>.png`.
-They live in the checkpoint until the training is done.
+Where bicubic errs most in the first validation picture, as 8-bit luminance or RGB, whichever the
+network gives: `step-<step>-x<scale>.png`, and beside them once `hr-x<scale>.png` and
+`bicubic-x<scale>.png`. They live in the checkpoint until the training is done.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from models.registry import Architecture
 from tasks.color import as_rgb
 from tasks.images import write_png
 from tasks.protocol import Picture, sr_picture
+from tasks.window import Window, choose_window
 
 FOLDER = "snapshots"
 MAX_SNAPSHOTS = 6
@@ -29,18 +30,21 @@ class Snapshots:
 
     def __init__(self) -> None:
         self._taken: dict[str, NDArray[np.uint8]] = {}
+        self._windows: dict[int, Window] = {}
 
     def take(self, step: int, scale: int, sr: NDArray[np.uint8]) -> None:
-        """Keep the middle of an answer, C×H×W."""
+        """Keep the window of an answer, C×H×W, whose references were taken."""
         picture = sr[0] if len(sr) == 1 else sr.transpose(1, 2, 0)
-        self._taken[f"step-{step:07d}-x{scale}.png"] = middle(picture, scale)
+        self._keep(f"step-{step:07d}-x{scale}.png", picture, scale)
 
     def take_references(self, architecture: Architecture, picture: Picture, scale: int) -> None:
-        """Keep the same place of the HR picture and of its bicubic enlargement."""
+        """Choose the window, and keep it of the HR picture and of its bicubic enlargement."""
         hr = picture.hr_y if architecture.channels == "y" else as_rgb(picture.hr)
         x = picture.x if architecture.enlarged else enlarge(picture.x, scale)
-        self._taken[f"hr-x{scale}.png"] = middle(hr, scale)
-        self._taken[f"bicubic-x{scale}.png"] = middle(sr_picture(architecture, x), scale)
+        bicubic = sr_picture(architecture, x)
+        self._windows[scale] = choose_window(hr, bicubic, SIDE_PX, scale)
+        self._keep(f"hr-x{scale}.png", hr, scale)
+        self._keep(f"bicubic-x{scale}.png", bicubic, scale)
 
     def write(self, folder: Path) -> None:
         """Write them all into `folder`/snapshots."""
@@ -56,13 +60,8 @@ class Snapshots:
         """Go on with the pictures of a checkpoint."""
         self._taken = {name: tensor.cpu().numpy() for name, tensor in state.items()}
 
-
-def middle(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """The middle of H×W or H×W×3, at most 96 pixels wide, on the grid of the LR pixels."""
-    height, width = picture.shape[:2]
-    side = min(SIDE_PX, height, width) // scale * scale
-    top, left = ((size - side) // 2 // scale * scale for size in (height, width))
-    return np.ascontiguousarray(picture[top : top + side, left : left + side])
+    def _keep(self, name: str, picture: NDArray[np.uint8], scale: int) -> None:
+        self._taken[name] = np.ascontiguousarray(self._windows[scale].of(picture))
 
 
 def snapshot_steps(validation_steps: Sequence[int]) -> frozenset[int]:

@@ -12,11 +12,10 @@ import models
 from tasks.bicubic import shrink
 from tasks.color import luminance
 from tasks.config import Params
-from tasks.crops import MAX_COMPARISONS, choose_picture, choose_window, compare, comparisons
+from tasks.crops import MAX_COMPARISONS, choose_picture, compare, comparisons
 from tasks.images import write_png
 from tasks.layout import weights_file
 from tasks.protocol import prepare, sr_luminance
-from tasks.window import Window
 
 Photograph = Callable[..., np.ndarray]
 
@@ -78,27 +77,6 @@ def test_a_picture_that_bicubic_restores_perfectly_has_no_gain() -> None:
 def test_without_bicubic_the_lowest_figure_stands_for_it() -> None:
     images = rows(srcnn={"a.png": 31.0, "b.png": 27.0}, vdsr={"a.png": 31.1, "b.png": 28.0})
     assert choose_picture(images, ["srcnn", "vdsr"]) == "b.png"
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_the_window_where_bicubic_loses_most(scale: int) -> None:
-    draw = np.random.default_rng(scale)
-    hr_y = draw.integers(0, 256, (120, 156)).astype(np.uint8)
-    bicubic_y = draw.integers(0, 256, (120, 156)).astype(np.uint8)
-    found = choose_window(hr_y, bicubic_y, scale)
-    error = (hr_y.astype(int) - bicubic_y.astype(int)) ** 2
-    # every window, one by one
-    totals = {
-        (top, left): error[top : top + 72, left : left + 72].sum()
-        for top in range(0, 120 - 72 + 1, scale)
-        for left in range(0, 156 - 72 + 1, scale)
-    }
-    assert (found.top, found.left, found.side) == (*max(totals, key=lambda at: totals[at]), 72)
-
-
-def test_a_picture_smaller_than_the_window() -> None:
-    plain = np.zeros((48, 60), np.uint8)
-    assert choose_window(plain, plain, 3) == Window(0, 0, 48)
 
 
 @pytest.mark.parametrize("name", ["srcnn", "cnn_small", "lesrcnn"])

@@ -337,7 +337,7 @@ def test_snapshots_show_the_validation_picture_getting_better(
     steps = [40, 60, 80, 120, 140, 160]
     names = [f"step-{step:07d}-x2.png" for step in steps]
     assert sorted(path.name for path in folder.glob("step-*")) == names
-    # 61×74, cropped to even: 60 pixels in the middle.
+    # 61×74, cropped to even: windows of 60 pixels.
     hr, *rest = (
         np.asarray(Image.open(folder / name)).astype(float)
         for name in ("hr-x2.png", "bicubic-x2.png", *names)
