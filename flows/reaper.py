@@ -2,8 +2,9 @@
 
 A run that is killed cannot clean up after itself. So a small process of its own
 holds the end of a pipe, notices when the run is gone, and ends every process that
-was seen among the run's descendants or carries its mark in its environment. (Ray's
-write their names over their environment; what started a moment ago was not seen.)
+was seen among the run's descendants, descends from one that was, or carries its mark in
+its environment. (Ray's write their names over their environment, and its raylet starts
+workers until its own end.)
 """
 
 import os
@@ -45,10 +46,10 @@ def guard() -> None:
 
 def end_all(seen: set[psutil.Process], mark: str) -> None:
     """End these processes and every one with that mark; their own clean-up has a moment first."""
-    left = {each for each in seen | _marked(mark) if each.pid != os.getpid()}
+    left = _families(seen | _marked(mark))
     psutil.wait_procs(left, timeout=_GRACE_S)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        left = {each for each in left | _marked(mark) if each.is_running()}
+        left = {each for each in _families(left | _marked(mark)) if each.is_running()}
         for each in left:
             with suppress(psutil.NoSuchProcess):
                 each.send_signal(number)
@@ -57,6 +58,12 @@ def end_all(seen: set[psutil.Process], mark: str) -> None:
 
 def _marked(mark: str) -> set[psutil.Process]:
     return {each for each in psutil.process_iter() if _has(each, mark)}
+
+
+def _families(processes: set[psutil.Process]) -> set[psutil.Process]:
+    """They and their descendants, but for this process."""
+    families = processes.union(*(_descendants(each.pid) for each in processes if each.is_running()))
+    return {each for each in families if each.pid != os.getpid()}
 
 
 def _descendants(pid: int) -> set[psutil.Process]:

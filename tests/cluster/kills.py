@@ -190,7 +190,7 @@ def kill_flows(bench: Bench, num: int) -> None:
         run.process.send_signal(signal.SIGKILL)
         bench.note("flow", run)
         run.process.wait()
-        _until(lambda: not _orphans(workspace), "processes of a killed flow are left behind")
+        _wait_until_alone(workspace)
     bench.check("flows")
 
 
@@ -263,11 +263,13 @@ def _home(process: psutil.Process) -> str:
         return ""
 
 
-def _until(is_so: Callable[[], bool], what: str) -> None:
+def _wait_until_alone(workspace: Path) -> None:
+    """Exit if a killed flow leaves processes behind."""
     end_s = time.monotonic() + 30
-    while not is_so():
+    while orphans := _orphans(workspace):
         if time.monotonic() > end_s:
-            sys.exit(what)
+            lines = "\n".join(f"  {each.pid} {_command(each)}" for each in orphans)
+            sys.exit(f"processes of a killed flow are left behind:\n{lines}")
         time.sleep(0.5)
 
 

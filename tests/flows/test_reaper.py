@@ -57,6 +57,42 @@ def test_a_child_ends_with_its_run_however_that_ends(number: signal.Signals) -> 
     assert _wait_until_gone(child)
 
 
+# A server that starts another process once its run is gone, which bears no mark.
+_LATE = """
+import os, subprocess, sys, time
+parent = os.getppid()
+print(flush=True)
+while os.getppid() == parent:
+    time.sleep(0.05)
+time.sleep(1)
+command = [sys.executable, "-c", "import time; time.sleep(600)"]
+child = subprocess.Popen(command, env={}, start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_a_server_starts_after_the_end_of_its_run_ends_too() -> None:
+    run_code = _RUN.replace("print(child.pid, flush=True)", "time.sleep(3)")  # to be seen
+    run_code = run_code.replace('"import time; time.sleep(600)"', repr(_LATE))
+    environment = {name: value for name, value in os.environ.items() if name != MARK}
+    with subprocess.Popen(
+        [sys.executable, "-c", run_code],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stdout is not None
+        run.stdout.readline()  # the server is there
+        time.sleep(3)
+
+        run.kill()
+
+        child = int(run.stdout.readline())
+    assert _wait_until_gone(child)
+
+
 def test_a_family_is_ended_to_the_last_child() -> None:
     # The grandchild ignores being asked.
     grandchild = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); "
