@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 
 import models
+from tasks import fingerprint as fingerprint_module
 from tasks.config import Params
 from tasks.errors import ShardError
 from tasks.fingerprint import cell_fingerprint, network_code, write_fingerprints
+from tasks.importing import _RULER
 from tasks.shards import write_shards
 from tests.conftest import REPOSITORY, Workspace
 
@@ -150,6 +153,35 @@ def test_what_decides_the_weights_changes_the_fingerprint(
     twin = {"srcnn": recipes()["srcnn"], "srcnn_955": recipes()["srcnn"]}
     seen.add(fingerprint(make_params(**(base | {"trained": twin})), "srcnn_955-x2"))
     assert len(seen) == 11
+
+
+@pytest.mark.usefixtures("sharded")
+@pytest.mark.parametrize(
+    "module", ["models.srcnn", "models.interpolation", *fingerprint_module.TRAINING_MODULES]
+)
+def test_other_code_changes_the_fingerprint(
+    module: str, make_params: Callable[..., Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = make_params(scales=[2, 3], trained=recipes())
+    before, real = fingerprint(params), fingerprint_module._module_sha256
+    monkeypatch.setattr(
+        fingerprint_module,
+        "_module_sha256",
+        lambda name: "0" * 64 if name == module else real(name),
+    )
+    assert fingerprint(params) != before
+
+
+def test_stages_depend_on_the_code_that_decides_their_numbers() -> None:
+    stages = YAML(typ="safe", pure=True).load(REPOSITORY / "dvc.yaml")["stages"]
+    needed = {"degrade": {"tasks.degrade", "tasks.bicubic", "tasks.color"}}
+    for name in ("evaluate", "evaluate_joint", "evaluate_interpolation"):
+        needed[name] = set(_RULER)
+    for name in ("train", "train_joint"):
+        needed[name] = set(fingerprint_module.TRAINING_MODULES)
+    for name, modules in needed.items():
+        files = {f"{module.replace('.', '/')}.py" for module in modules}
+        assert files <= set(stages[name]["deps"]), name
 
 
 @pytest.mark.usefixtures("sharded")
