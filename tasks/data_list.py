@@ -11,6 +11,7 @@ from tasks.download import source_url
 from tasks.errors import ImageError, ParamsError
 from tasks.images import FORMATS, list_images
 from tasks.layout import HR_FOLDER
+from tasks.urls import masked
 
 _MIB = 1024 * 1024
 
@@ -87,7 +88,7 @@ def _source(name: str, entry: Dataset, settings: Settings) -> str:
     if entry.installed is not None:
         return f"installed with {', '.join(entry.installed)}"
     try:
-        return source_url(name, entry, settings)
+        return masked(source_url(name, entry, settings))
     except ParamsError:
         return ""  # only behind a mirror, and none is set
 

@@ -38,7 +38,7 @@ from tasks.layout import (
     weights_file,
 )
 from tasks.shards import METADATA_KEY
-from tasks.urls import masked, without_password
+from tasks.urls import masked
 
 IMPORT_FILE = "import.json"
 SUFFIX = "-published"
@@ -112,7 +112,7 @@ def import_weights(
         results[scale] = _measure(about, scale, states[scale], params.data.test)
     for served in _servings(about, states):
         if not results.keys().isdisjoint(served):
-            origin = Origin(architecture, served, without_password(source), digest, _now())
+            origin = Origin(architecture, served, masked(source), digest, _now())
             _write_weights(origin, states[served[0]])
             _write_results(origin, results, params.data.test)
     return [json.loads(result_file(row_name(architecture), scale).read_text()) for scale in results]

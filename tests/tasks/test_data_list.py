@@ -32,7 +32,7 @@ def test_before_the_download_only_the_catalogue_speaks(workspace: Workspace) -> 
     assert (listed["mirrored"].source, listed["mirrored"].note) == ("", "ask us")
     assert listed["tiny_test"].roles == ("test",)
     assert listed["tiny_test"].num_images is None
-    mirror = Settings(mirror="https://example.org/sets")
+    mirror = Settings(mirror="https://me:secret@example.org/sets")
     again = {each.name: each for each in list_datasets(load_params(), load_catalogue(), mirror)}
     assert again["mirrored"].source == "https://example.org/sets/Mirrored.zip"
 

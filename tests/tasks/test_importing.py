@@ -21,8 +21,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 import models
+from models.registry import Architecture
 from tasks import evaluate
 from tasks.config import Params, Settings, load_catalogue
 from tasks.degrade import degrade
@@ -31,6 +33,7 @@ from tasks.errors import DataError, DownloadError, ParamsError, SisrError, Weigh
 from tasks.importing import Origin, Result, import_weights, published_results
 from tasks.layout import CELL_FOLDER, HR_FOLDER, RESULT_FOLDER, result_file
 from tasks.report import build_report, write_report
+from tasks.timing import Latency
 from tests.conftest import Workspace
 
 
@@ -160,6 +163,20 @@ def test_a_size_that_takes_too_long_says_that_it_was_not_timed(
     assert skipped["skipped"].startswith("would take ")
     latency = build_report(params, {}).latency
     assert list(latency.loc[latency["architecture"] == "vdsr-published", "output_px"]) == [12]
+
+
+def test_the_time_of_a_size_is_judged_by_its_area(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake(_: nn.Module, about: Architecture, scale: int, px: int, __: torch.device) -> Latency:
+        return Latency(2000 * (px / 256) ** 2, 0, 0, 3, 0, px, "Abacus", 1, "fp32")
+
+    monkeypatch.setattr(evaluate, "measure_latency", fake)
+    monkeypatch.setattr(evaluate, "OUTPUT_SIZES_PX", (256, 512, 1024))
+
+    rows = evaluate._latency(nn.Identity(), models.get("vdsr"), 2, torch.device("cpu"))
+
+    assert [row.get("latency_ms") for row in rows] == [2000, 8000, None]
+    # four calls of 32 s
+    assert rows[2]["skipped"] == "would take 128 s, more than 60 s"
 
 
 def test_the_order_of_the_test_sets_is_no_other_pictures(params: Params, tmp_path: Path) -> None:
@@ -339,17 +356,17 @@ def site(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     server.server_close()
 
 
-def test_a_url_is_fetched_and_its_password_written_nowhere(
+def test_a_url_is_fetched_and_its_secrets_are_written_nowhere(
     params: Params, tmp_path: Path, site: tuple[str, list[str]]
 ) -> None:
     host, told = site
     saved(vdsr_of_its_author(0.001), tmp_path / "vdsr.pth")
 
-    import_(params, "vdsr", f"http://me:secret@{host}/vdsr.pth")
+    import_(params, "vdsr", f"http://me:secret@{host}/vdsr.pth?signature=hidden")
 
     assert told == [f"Basic {base64.b64encode(b'me:secret').decode()}"]
     about = json.loads((CELL_FOLDER / "vdsr-published" / "import.json").read_text())
-    assert about["source"] == f"http://{host}/vdsr.pth"
+    assert about["source"] == f"http://{host}/vdsr.pth?…"
 
 
 def test_the_command_that_imports_again_can_be_typed() -> None:
