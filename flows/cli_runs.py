@@ -58,6 +58,8 @@ def run(
     if not force and not stale_stages():
         typer.echo("nothing to do: every stage is up to date", err=True)
     else:
+        # It is seconds until the run itself has something to say, many if there is no database yet.
+        typer.echo("starting Prefect …", err=True)
         make_prefect_home()
         guard()
         from flows.benchmark import benchmark

@@ -46,6 +46,48 @@ def test_what_params_yaml_lacks_is_refused_even_if_there_is_nothing_to_do(
         sisr("run", "--scale", "4")
 
 
+def test_a_run_with_nothing_to_do_shows_the_tables(
+    sisr: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staleness, "stale_stages", dict)
+    Path("report").mkdir()
+    row = {
+        "architecture": "srcnn",
+        "dataset": "set5",
+        "scale": 2,
+        "status": "ok",
+        "error": "",
+        "psnr_db": 36.66,
+        "ssim": 0.9542,
+        "latency_ms": 1.5,
+        "num_parameters": 8129,
+        "train_s": 0.0,
+    }
+    pd.DataFrame([row]).to_parquet("report/summary.parquet")
+
+    done = sisr("run")
+
+    assert done.exit_code == 0
+    assert done.stderr == "nothing to do: every stage is up to date\n"
+    assert "36.66" in done.stdout
+
+
+def test_ctrl_c_ends_a_run_with_its_own_code(
+    sisr: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("PREFECT_HOME", str(Path("prefect").absolute()))
+    monkeypatch.setattr("flows.cli_runs.guard", lambda: None)
+    monkeypatch.setattr("flows.benchmark.benchmark", stop)
+
+    done = sisr("run")
+
+    assert done.exit_code == 130
+    assert "goes on where this" in done.stderr
+
+
 def test_status_names_what_the_last_run_left_out(sisr: Callable[..., Result]) -> None:
     assert sisr("status").stdout.splitlines() == ["train@srcnn-2: changed", "report: changed"]
     Path("report").mkdir()
