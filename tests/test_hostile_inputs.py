@@ -1,6 +1,7 @@
 """Every hostile input is refused with its error and a way out; nothing runs or is left behind."""
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -42,7 +43,7 @@ def test_it_is_refused_and_nothing_else_happens(case: Case, tmp_path: Path, trap
 
     assert type(error) is case.error
     text = str(error)
-    assert "sec" not in text.replace("secret.zip", "").replace(" sec", "")
+    assert not re.search("sec/?ret", text.replace("secret.zip", ""))
     assert all(character.isprintable() or character == "\n" for character in text)
     assert len(text) < 6000
     # Nothing ran, and nothing lies outside of the folder that the input was made for.

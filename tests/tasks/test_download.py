@@ -296,6 +296,9 @@ def test_where_a_data_set_comes_from() -> None:
     assert source_url("a", renamed, mirrored) == "s3://bucket/sets/Set5.zip"
     assert source_url("a", local, mirrored) == "/my/own.zip"
     assert source_url("a", Dataset(archive="T91.zip"), mirrored) == "s3://bucket/sets/T91.zip"
+    shared = Settings(storage="s3://bucket/lab/")
+    assert source_url("a", Dataset(archive="T91.zip"), shared) == "s3://bucket/lab/archives/T91.zip"
+    assert source_url("a", renamed, shared) == "https://example.org/4711"
 
 
 def test_without_a_mirror_an_archive_alone_has_no_source(target: Path, settings: Settings) -> None:

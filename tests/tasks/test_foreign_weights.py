@@ -543,7 +543,7 @@ def released_vdsr() -> dict[str, Tensor]:
 
 def released_lesrcnn(scale: int) -> dict[str, Tensor]:
     """Names and shapes as in the released files."""
-    torch.manual_seed(0)
+    torch.manual_seed(scale)
     tensors = {
         "conv1.0.weight": torch.rand(64, 3, 3, 3),
         "conv18.0.weight": torch.rand(3, 64, 3, 3),
@@ -587,6 +587,38 @@ def test_lesrcnn_takes_every_released_tensor_once(scale: int) -> None:
     assert torch.equal(state["refinements.3.weight"], tensors["conv17_4.0.weight"])
 
 
+@pytest.mark.parametrize("scale", models.SCALES)
+def test_the_released_names_compute_the_released_network(scale: int) -> None:
+    """The authors' own forward pass, written with the names of their file."""
+    tensors = {name: (tensor - 0.5) * 0.1 for name, tensor in released_lesrcnn(scale).items()}
+
+    def conv(name: str, x: Tensor) -> Tensor:
+        weight = tensors[f"{name}.weight"]
+        bias = tensors.get(f"{name}.bias")
+        return nn.functional.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+    def up(x: Tensor) -> Tensor:
+        for i in (0, 2) if scale == 4 else (0,):
+            x = conv(f"upsample.up.body.{i}", x)
+            x = nn.functional.pixel_shuffle(x, 3 if scale == 3 else 2)
+        return x
+
+    torch.manual_seed(9)
+    x = torch.rand(1, 3, 5, 6)
+    first = total = conv("conv1.0", conv("sub_mean.shifter", x)).relu()
+    for i in range(2, 18, 2):
+        total = (total + conv(f"conv{i + 1}.0", conv(f"conv{i}.0", total).relu())).relu()
+    out = (up(total) + up(first)).relu()
+    for i in range(1, 5):
+        out = conv(f"conv17_{i}.0", out).relu()
+    expected = conv("add_mean.shifter", conv("conv18.0", out))
+
+    network = models.create("lesrcnn", scale).eval()
+    network.load_state_dict(convert("lesrcnn", scale, tensors))
+    with torch.inference_mode():
+        torch.testing.assert_close(network(x), expected)
+
+
 def test_lesrcnn_s_takes_three_upsamplers() -> None:
     tensors = released_lesrcnn(2)
     for scale in models.SCALES:
@@ -597,6 +629,9 @@ def test_lesrcnn_s_takes_three_upsamplers() -> None:
 
     state = convert("lesrcnn_s", 3, tensors)
     models.create("lesrcnn_s", 3).load_state_dict(state, strict=True)
+    for scale, i in ((2, 0), (3, 0), (4, 0), (4, 2)):
+        released = tensors[f"upsample.up{scale}.body.{i}.weight"]
+        assert torch.equal(state[f"upsamplers.{scale}.{i}.weight"], released)
 
 
 @pytest.mark.parametrize("architecture", LAYER_NAMES)
@@ -628,7 +663,9 @@ def test_values_are_copied_in_the_networks_dtype() -> None:
 
 def test_misfits_are_named() -> None:
     tensors = released_vdsr()
-    with pytest.raises(WeightsError, match=r"vdsr_5 ×2.*|no author's names.*vdsr_5"):
+    with pytest.raises(
+        WeightsError, match=r"no author's names are known for 'vdsr_5', only for vdsr, lesrcnn"
+    ):
         convert("vdsr_5", 2, tensors)
     with pytest.raises(WeightsError, match=r"the file has 'conv1\.0\.weight', which vdsr ×2 has"):
         convert("vdsr", 2, released_lesrcnn(2))

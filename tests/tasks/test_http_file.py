@@ -115,7 +115,23 @@ def test_a_server_that_always_breaks_off_is_given_up(tmp_path: Path) -> None:
 
     with serving(answer) as (url, asked), pytest.raises(DownloadError, match="peer closed"):
         fetch_http("mine", url, tmp_path / "a", LIMIT)
-    assert len(asked) <= 4
+    # It cannot be taken up, and the second attempt got no further than the first.
+    assert len(asked) == 2
+
+
+def test_a_download_is_taken_up_three_times_and_no_more(tmp_path: Path) -> None:
+    def answer(handler: http.server.BaseHTTPRequestHandler, _: int) -> None:
+        place = handler.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-")
+        rest = WHOLE[int(place) :]
+        headers = {"Content_Length": str(len(rest)), "ETag": '"v1"'}
+        if place != "0":
+            headers["Content_Range"] = f"bytes {place}-{len(WHOLE) - 1}/{len(WHOLE)}"
+        send(handler, 200 if place == "0" else 206, rest[:1000], **headers)
+
+    with serving(answer) as (url, asked), pytest.raises(DownloadError, match="peer closed"):
+        fetch_http("mine", url, tmp_path / "a", LIMIT)
+    ranges = [each.get("Range") for each in asked]
+    assert ranges == [None, "bytes=1000-", "bytes=2000-", "bytes=3000-"]
 
 
 @pytest.mark.parametrize("announced", [True, False])

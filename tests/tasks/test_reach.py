@@ -11,6 +11,13 @@ def test_srcnn_looks_six_pixels_away() -> None:
     assert [reach_lr_px(network, about, scale) for scale in (2, 3, 4)] == [3, 2, 2]
 
 
+def test_layers_of_three_pixels_look_one_pixel_further_each() -> None:
+    """VDSR-5 has five of them; EDSR 1 + 33 before its upsampler, that one, and the last."""
+    vdsr, edsr = (models.create(name, 2) for name in ("vdsr_5", "edsr_baseline"))
+    assert reach_lr_px(vdsr, models.get("vdsr_5"), 2) == 3  # five pixels of the enlarged picture
+    assert reach_lr_px(edsr, models.get("edsr_baseline"), 2) == 36
+
+
 @pytest.mark.parametrize("name", ["cnn_small", "srcnn", "vdsr_5", "lesrcnn", "wdsr_a"])
 def test_no_network_looks_further(name: str) -> None:
     """The gradient of one SR pixel is zero beyond the reach."""

@@ -52,6 +52,8 @@ def test_snapshots_survive_a_checkpoint_and_become_pictures(
     shown = answer[0] if about.channels == "y" else answer.transpose(1, 2, 0)
     np.testing.assert_array_equal(read["step-0000030-x2.png"], shown[inside])
     assert read["bicubic-x2.png"].shape == as_seen[inside].shape
+    if about.channels == "rgb":  # a luminance network's LR picture is made of the HR one
+        assert (read["bicubic-x2.png"] == 100).all()
 
 
 def test_the_bicubic_picture_is_the_interpolations(tmp_path: Path) -> None:

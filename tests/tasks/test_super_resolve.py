@@ -90,6 +90,10 @@ def test_every_kind_of_picture_is_enlarged(
     enlarged = upscale(image, network(name), models.get(name), 2)
 
     assert (enlarged.mode, enlarged.size) == (expected, (34, 26))
+    if name == "nearest":
+        plain = np.asarray(image if mode == "I;16" else image.convert(expected))
+        repeated = plain.repeat(2, axis=0).repeat(2, axis=1)
+        np.testing.assert_array_equal(np.asarray(enlarged), repeated)
 
 
 def test_nearest_repeats_pixels_in_every_channel(
@@ -109,6 +113,20 @@ def test_sixteen_bits_stay_sixteen_bits() -> None:
 
     # 12345 is 48.04 in 8 bits: only 16-bit arithmetic gives it back.
     assert np.array_equal(np.asarray(enlarged), np.full((16, 16), 12345))
+
+
+@pytest.mark.parametrize(("mode", "is_kept"), [("RGB", True), ("L", True), ("CMYK", False)])
+def test_a_colour_profile_is_kept_where_it_still_fits(
+    mode: str, is_kept: bool, tmp_path: Path
+) -> None:
+    image = Image.new(mode, (8, 8))
+    image.info["icc_profile"] = b"profile"
+
+    enlarged = upscale(image, network("nearest"), models.get("nearest"), 2)
+    write_picture(tmp_path / "a.png", enlarged)
+
+    with Image.open(tmp_path / "a.png") as written:
+        assert written.info.get("icc_profile") == (b"profile" if is_kept else None)
 
 
 def test_transparency_is_kept() -> None:
@@ -132,7 +150,9 @@ def test_the_cameras_orientation_is_applied() -> None:
 
     enlarged = upscale(turned, network("nearest"), models.get("nearest"), 2)
 
-    assert enlarged.size == (4, 6)
+    upright = np.rot90(np.asarray(image), -1)  # 6: to be turned clockwise
+    repeated = upright.repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_array_equal(np.asarray(enlarged), repeated)
 
 
 def _through_png(image: Image.Image, exif: Image.Exif) -> Image.Image:

@@ -15,6 +15,7 @@ import models
 from tasks import tracking
 from tasks.config import Params, Settings
 from tasks.errors import StoreError, WeightsError
+from tasks.evaluate import data_sha256
 from tasks.layout import CELL_FOLDER
 from tasks.tracking import Registered, best_registered, load_registered, log_benchmark
 from tests.conftest import Workspace
@@ -76,6 +77,19 @@ def test_a_champion_of_other_test_data_is_measured_again(params: Params) -> None
     train_badly(params, psnr_db=60.0, seed=2)
 
     assert log(params).is_champion
+
+
+def test_on_new_pictures_the_better_network_keeps_the_crown(params: Params) -> None:
+    """Told 1 dB of other pictures, it has some 30 dB on these: more than the 2 dB of the next."""
+    train_badly(params, psnr_db=1.0, seed=1, data="other pictures")
+    log(params)
+    train_badly(params, psnr_db=2.0, seed=2)
+
+    assert not log(params).is_champion
+
+    tags = client().get_model_version("cnn_small-x2", "1").tags
+    assert float(tags["psnr_db"]) > 15
+    assert tags["test_data_sha256"] == data_sha256(["tiny_test"])
 
 
 def test_a_network_comes_back_from_the_registry_as_it_went_in(params: Params) -> None:
