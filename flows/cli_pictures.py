@@ -54,7 +54,7 @@ def upscale(
 ) -> None:
     """Enlarge pictures with a registered network, on the GPU if there is one.
 
-    Grey stays grey, 16 bits stay 16 bits, transparency is kept. Memory is bounded: large
+    Grey stays grey, 16-bit grey stays 16 bits, transparency is kept. Memory is bounded: large
     pictures go through in tiles.
 
     Examples:

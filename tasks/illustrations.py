@@ -36,7 +36,7 @@ NOTES = {
     ERRORS: "The same windows: the absolute error of the luminance. Darker is better; RMSE is of"
     " the window alone.",
     CURVES: "Losses can be compared between trainings with the same loss function only.",
-    STEPS: "The middle of the first validation picture. PSNR is of this crop alone.",
+    STEPS: "Where bicubic errs most in the first validation picture. PSNR is of this crop alone.",
     CELLS: "Faint: every recorded loss; strong: its running median.",
 }
 # What a report without figures under a heading says instead.

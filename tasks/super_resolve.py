@@ -72,7 +72,7 @@ def upscale(
     precision: Precision = "fp32",
     on_progress: OnProgress | None = None,
 ) -> Image.Image:
-    """Enlarge a picture of any of Pillow's kinds; grey stays grey, 16 bits stay 16 bits.
+    """Enlarge a picture of any of Pillow's kinds; grey stays grey, 16-bit grey 16-bit grey.
 
     A palette is resolved, CMYK and other colour spaces become RGB, the camera's
     orientation is applied, transparency and an RGB colour profile are kept. With
