@@ -7,6 +7,7 @@ The same twelve trainings on the sample photographs, by the clock, from nothing 
 - one by one, all threads: the same with every core given to each training.
 
 A round runs all three. The bound is the trainings' own processor time spread evenly over the cores.
+Ray's start is the same however long the cells are; `--times 3` makes them three times as long.
 
     python -m benchmarks.packing
 """
@@ -31,21 +32,23 @@ from tasks.train import Progress
 from tests.cluster.workspaces import change, environment, make_workspace, python
 
 SCALES = [2, 3]
-# Some five seconds each on one core.
+# Steps that take three to twenty-five seconds on one core.
 CELLS = {
-    "cnn_small": "400 steps",
-    "srcnn": "200 steps",
-    "srcnn_955": "100 steps",
-    "cnn_medium": "60 steps",
-    "waifu2x": "40 steps",
-    "vdsr_5": "30 steps",
+    "cnn_small": 400,
+    "srcnn": 200,
+    "srcnn_955": 100,
+    "cnn_medium": 60,
+    "waifu2x": 40,
+    "vdsr_5": 30,
 }
 
 
-def prepared(folder: Path) -> Path:
+def prepared(folder: Path, times: int) -> Path:
     """A workspace with pictures and shards, and nothing trained."""
+    trained = {name: f"{times * num_steps} steps" for name, num_steps in CELLS.items()}
+    # Each cell is validated at its end alone.
     workspace = make_workspace(
-        folder / "workspace", trained=CELLS, scales=SCALES, validate_every="400 steps"
+        folder / "workspace", trained=trained, scales=SCALES, validate_every=f"{400 * times} steps"
     )
     stages = [["tasks.download"]]
     stages += [
@@ -113,12 +116,13 @@ def main() -> None:
     """Print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--times", type=int, default=1, help="cells so many times as long")
     arguments = parser.parse_args()
     home = Path.cwd()
     starts_s: list[float] = []
     bounds_s: list[float] = []
     with tempfile.TemporaryDirectory() as temporary:
-        workspace = prepared(Path(temporary))
+        workspace = prepared(Path(temporary), arguments.times)
         os.chdir(workspace)
         contenders = {
             "packed": packed(workspace, starts_s, bounds_s),
@@ -136,7 +140,8 @@ def main() -> None:
     found = {name: np.array([each[name] for each in took]) for name in contenders}
     bound_s = np.array(bounds_s)
     print(machine())
-    print(f"{len(CELLS) * len(SCALES)} cells, {arguments.rounds} rounds")
+    num_cells = len(CELLS) * len(SCALES)
+    print(f"{num_cells} cells, {arguments.times} times as long, {arguments.rounds} rounds")
     for what, said in (
         ("packed", spread(found["packed"], 1) + " s"),
         ("  to the first progress", spread(np.array(starts_s), 1) + " s"),

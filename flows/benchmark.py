@@ -7,7 +7,7 @@ own function and lets DVC record it, so afterwards `dvc repro` has nothing to do
 import base64
 import re
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from flows.selection import EVALUATE_STAGES, TRAIN_STAGES, Selection, cell_of, m
 from tasks import pipeline
 from tasks.checks import check_inputs
 from tasks.config import (
+    CATALOGUE_FILE,
     PARAMS_FILE,
     Cell,
     Params,
@@ -87,11 +88,13 @@ register_task = task(
 @task(name="train", task_run_name="train-{name}", cache_policy=NO_CACHE)
 def train_task(name: str, cell: Cell, ray: Cluster, board: Board) -> None:
     """Train one cell on Ray; its progress goes to the terminal and to Prefect's page."""
-    artifact = create_progress_artifact(0.0, key=f"train-{_key(name)}", description=name)
+    artifact = None
+    with suppress(Exception):  # a page that cannot be written to is no reason not to train
+        artifact = create_progress_artifact(0.0, key=f"train-{_key(name)}", description=name)
 
     def on_progress(progress: Progress) -> None:
         board.show(progress)
-        if progress.psnr_db:
+        if progress.psnr_db and artifact is not None:
             percent = 100 * progress.step / progress.num_steps
             update_progress_artifact(artifact, percent, description=str(progress))  # type: ignore[arg-type]
 
@@ -181,7 +184,8 @@ def _run_data_stages(run: _Run) -> None:
                 case "code":
                     code_task()
                 case "download":
-                    download_task(params, load_catalogue(), run.settings)
+                    with pipeline.unchanged(CATALOGUE_FILE):
+                        download_task(params, load_catalogue(), run.settings)
                 case "degrade":
                     degrade_task(scale=int(item))
                 case "shard":

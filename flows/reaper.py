@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from contextlib import suppress
 
@@ -20,7 +21,7 @@ import psutil
 MARK = "SISR_RUN_MARK"
 # Ray's and Prefect's own clean-up comes first.
 _GRACE_S = 5.0
-_LOOK_EVERY_S = 2.0
+_LOOK_EVERY_S = 1.0
 
 
 def guard() -> None:
@@ -46,14 +47,23 @@ def guard() -> None:
 
 def end_all(seen: set[psutil.Process], mark: str) -> None:
     """End these processes and every one with that mark; their own clean-up has a moment first."""
-    left = _families(seen | _marked(mark))
-    psutil.wait_procs(left, timeout=_GRACE_S)
+    left = _wait(seen, mark)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        left = {each for each in _families(left | _marked(mark)) if each.is_running()}
         for each in left:
-            with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.Error):
                 each.send_signal(number)
-        psutil.wait_procs(left, timeout=_GRACE_S)
+        left = _wait(left, mark)
+
+
+def _wait(processes: set[psutil.Process], mark: str) -> set[psutil.Process]:
+    """Give them a moment; what is left of them then, and of what they have started meanwhile."""
+    end_s = time.monotonic() + _GRACE_S
+    left = processes
+    while True:
+        left = {each for each in _families(left | _marked(mark)) if each.is_running()}
+        if not left or time.monotonic() > end_s:
+            return left
+        psutil.wait_procs(left, timeout=_LOOK_EVERY_S)
 
 
 def _marked(mark: str) -> set[psutil.Process]:
@@ -62,14 +72,14 @@ def _marked(mark: str) -> set[psutil.Process]:
 
 def _families(processes: set[psutil.Process]) -> set[psutil.Process]:
     """They and their descendants, but for this process."""
-    families = processes.union(*(_descendants(each.pid) for each in processes if each.is_running()))
+    families = processes.union(*map(_descendants, processes))
     return {each for each in families if each.pid != os.getpid()}
 
 
-def _descendants(pid: int) -> set[psutil.Process]:
+def _descendants(process: psutil.Process) -> set[psutil.Process]:
     try:
-        return set(psutil.Process(pid).children(recursive=True))
-    except psutil.NoSuchProcess:
+        return set(process.children(recursive=True))
+    except psutil.Error:
         return set()
 
 
@@ -85,8 +95,10 @@ def main() -> None:
     pid, mark = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     seen: set[psutil.Process] = set()
-    while not select.select([sys.stdin], [], [], _LOOK_EVERY_S)[0]:
-        seen |= _descendants(int(pid))
+    with suppress(psutil.NoSuchProcess):
+        run = psutil.Process(int(pid))
+        while not select.select([sys.stdin], [], [], _LOOK_EVERY_S)[0]:
+            seen |= _descendants(run)
     end_all(seen, mark)
 
 

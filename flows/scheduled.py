@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 import psutil
 
 from flows.pages import prefect_server
+from flows.reaper import MARK, guard
 from tasks.errors import StoreError
 
 NAME = "scheduled"
@@ -29,9 +30,13 @@ def serve_on_schedule(cron: str, port: int) -> None:
     Raises:
         StoreError: the port is taken, or a server or the runner ended by itself.
     """
+    guard()  # server and runner end with us, even if we are killed
     with _stop_signals(), prefect_server(port):
         runner = subprocess.Popen(
-            [sys.executable, "-m", "flows.scheduled", cron], start_new_session=True
+            [sys.executable, "-m", "flows.scheduled", cron],
+            start_new_session=True,
+            # Each run guards itself.
+            env={name: value for name, value in os.environ.items() if name != MARK},
         )
         try:
             while runner.poll() is None:

@@ -26,6 +26,8 @@ _RGB_TO_YCBCR = (
     / 255
 )
 _YCBCR_TO_RGB = np.linalg.inv(_RGB_TO_YCBCR)
+# Y spans 219 of 255 levels, so a change of Y changes R, G and B by this much.
+RGB_PER_Y = 255 / 219
 _Y_OF_BLACK = 16.0
 _YCBCR_OF_BLACK: NDArray[np.float64] = np.array([_Y_OF_BLACK, 128.0, 128.0])
 

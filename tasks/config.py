@@ -371,7 +371,9 @@ class Settings(BaseSettings):
     None of these changes a result, so none makes a stage stale.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SISR_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="SISR_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
 
     # s3://bucket/prefix that everything shared lives under: archives, DVC's remote, checkpoints,
     # MLflow's artifacts. Without it, all of that stays in the workspace.
@@ -388,6 +390,14 @@ class Settings(BaseSettings):
     archive_cache: Path = Path(".sisr/archives")
     # Where a node of a cluster keeps the inputs it has fetched; each node asks its own environment.
     node_cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "sisr")
+
+    @field_validator("storage")
+    @classmethod
+    def _same_folder_from_everywhere(cls, storage: str | None) -> str | None:
+        # Workers stand elsewhere.
+        if storage is None or "://" in storage:
+            return storage
+        return str(Path(storage).expanduser().absolute())
 
 
 def read_yaml(path: Path) -> Any:

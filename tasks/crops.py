@@ -18,7 +18,7 @@ from torch import nn
 import models
 from models.interpolation import enlarge
 from tasks.bicubic import crop_to_multiple
-from tasks.color import as_rgb, is_grey, luminance, to_8bit
+from tasks.color import RGB_PER_Y, as_rgb, is_grey, luminance, to_8bit
 from tasks.config import Params
 from tasks.images import read_image
 from tasks.importing import SUFFIX
@@ -26,7 +26,7 @@ from tasks.layout import picture_pairs, weights_file
 from tasks.protocol import prepare, sr_luminance, sr_picture
 from tasks.reach import reach_lr_px
 from tasks.row_status import measured_rows
-from tasks.super_resolve import RGB_PER_Y, best_device
+from tasks.super_resolve import best_device
 from tasks.weights import load_weights
 from tasks.window import Window, choose_window
 

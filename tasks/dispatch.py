@@ -13,17 +13,19 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import ray
 import ray.train
 import ray.train.collective
+import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.placement_group import (
@@ -35,7 +37,7 @@ from ray.util.placement_group import (
 
 from tasks.config import Cell, Params, Settings
 from tasks.desk import Desk, Done, Event, Placed, Warned
-from tasks.errors import SisrError, StoreError, TrainingError
+from tasks.errors import ParamsError, SisrError, StoreError, TrainingError
 from tasks.exchange import (
     Job,
     checkpoint_key,
@@ -60,6 +62,8 @@ _KNOCK_S = 10.0
 _PACKAGES = ("models", "tasks", "flows")
 # A lane that breaks as often has no workers to be had.
 _MAX_STARTS = 3
+# Ray Train gives up a group whose workers have not started in 60 s.
+_WORKERS_START_S = 120.0
 
 _Answer = TypeVar("_Answer")
 OnProgress = Callable[[Progress], None]
@@ -91,6 +95,8 @@ class Cluster:
         self._starts: Counter[str] = Counter()
         # What each lane's workers run in.
         self._groups: dict[str, str] = {}
+        # Groups that no lane has named, and since when.
+        self._unknown_s: dict[str, float] = {}
         for lane in self._plan(params):
             self._start(lane)
         self._closed = threading.Event()
@@ -144,6 +150,8 @@ class Cluster:
 
     def _plan(self, params: Params) -> list[Lane]:
         resources = ray.cluster_resources()
+        if self._settings.ray_address is None:
+            _check_room(params, resources.get("CPU", 0), resources.get("GPU", 0))
         return plan_lanes(
             self._work,
             num_cpus=resources.get("CPU", 0),
@@ -162,59 +170,81 @@ class Cluster:
 
     def _read(self) -> None:
         """Pass on what happens at the desk and in the lanes, until the run or its cells end."""
-        while not self._closed.wait(_POLL_S):
-            try:
+        try:
+            while self._running and not self._closed.wait(_POLL_S):
                 self._look_at_lanes()
-                for event in ray.get(self._desk.events.remote()):
-                    self._pass_on(event)
-            except ray.exceptions.RayError as error:
-                self._end_all(f"the cluster is gone: {error}")
-                return
-            if not self._running:
+                self._pass_on_events()
+                self._free_lost_groups()
+            if not self._closed.is_set():
                 self._end_all("no lane is left to train it")
-                return
+        except ray.exceptions.RayError as error:
+            self._end_all(f"the cluster is gone: {error}")
+        except BaseException as error:
+            self._end_all(f"the run cannot listen any more: {error!r}")  # nobody waits for ever
+            raise
 
     def _look_at_lanes(self) -> None:
         """A lane ends when there is no cell left for it; one that broke starts again."""
         tasks = list(self._running)
         ended, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0)
-        broken = []
+        if ended:
+            self._pass_on_events()  # what the lanes last said of themselves
         for task in ended:
             lane = self._running.pop(task)
+            group = self._groups.pop(lane.name, None)
             try:
                 ray.get(task)
             except ray.exceptions.RayError as error:
-                self._say(f"lane {lane.name} broke: {str(error).strip().splitlines()[-1]}")
-                broken.append(lane)
-        if broken and self._settings.ray_address is None:
-            self._free_groups({lane.name for lane in self._running.values()})
-        for lane in broken:
-            if self._starts[lane.name] < _MAX_STARTS:
-                self._start(lane)
-            else:
-                ray.get(self._desk.lose.remote(lane.name))
+                self._tell(f"lane {lane.name} broke: {str(error).strip().splitlines()[-1]}")
+                self._free(group)
+                if self._starts[lane.name] < _MAX_STARTS:
+                    self._start(lane)
+                else:
+                    ray.get(self._desk.lose.remote(lane.name))
 
-    def _free_groups(self, lanes: set[str]) -> None:
-        """Take back what lanes that broke still hold of our own Ray.
+    def _free(self, group: str | None) -> None:
+        """Take back what a lane that broke goes on holding of our own Ray.
 
-        Ray Train does it itself where there is a dashboard, which ours is without. A lane that is
-        just starting is not known yet: it loses its place and takes another one.
+        On a cluster Ray Train does it itself: it asks the dashboard, which ours is without.
         """
-        kept = {group for lane, group in self._groups.items() if lane in lanes}
-        for group, about in placement_group_table().items():
-            if group not in kept and about["state"] != "REMOVED":
-                remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
+        if group is not None and self._settings.ray_address is None:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
+
+    def _free_lost_groups(self) -> None:
+        """The same where the lane broke before its workers could say what they run in."""
+        if self._starts.total() == len(self._starts) or self._settings.ray_address is not None:
+            return  # no lane has broken
+        known, now_s = set(self._groups.values()), time.monotonic()
+        unknown = {
+            group
+            for group, about in placement_group_table().items()
+            if about["state"] == "CREATED" and group not in known
+        }
+        self._unknown_s = {group: self._unknown_s.get(group, now_s) for group in unknown}
+        for group, since_s in self._unknown_s.items():
+            if now_s - since_s > _WORKERS_START_S:
+                self._free(group)
+
+    def _pass_on_events(self) -> None:
+        for event in ray.get(self._desk.events.remote()):
+            self._pass_on(event)
 
     def _pass_on(self, event: Event) -> None:
         match event:
             case Done(cell, reason):
                 self._ends[cell].set(reason)
             case Warned(_, text):
-                self._say(text)
+                self._tell(text)
             case Placed(lane, group):
                 self._groups[lane] = group
             case Progress() if event.cell in self._listeners:
-                self._listeners[event.cell](event)
+                with suppress(Exception, SystemExit):  # a closed pipe is a SystemExit of rich's
+                    self._listeners[event.cell](event)
+
+    def _tell(self, text: str) -> None:
+        """Say it if that can be done; no training is worth less than a line on the terminal."""
+        with suppress(Exception, SystemExit):
+            self._say(text)
 
     def _end_all(self, reason: str) -> None:
         """Whatever has not ended yet ends for this reason."""
@@ -277,6 +307,28 @@ def cluster(
         ray.shutdown()
 
 
+def _check_room(params: Params, num_cpus: float, num_gpus: float) -> None:
+    """Raise if no lane can ever start here; on a cluster that grows, one may."""
+    training = params.training
+    need = training.num_threads * training.num_workers
+    if need > num_cpus:
+        raise ParamsError(
+            f"training.num_threads × training.num_workers is {need}; this machine has"
+            f" {num_cpus:.0f} cores: lower one of them"
+        )
+    if 0 < num_gpus < training.num_workers:
+        raise ParamsError(
+            f"training.num_workers is {training.num_workers}; this machine has {num_gpus:.0f} GPUs:"
+            " lower it"
+        )
+
+
+def _num_cpus() -> int | None:
+    """The cores we may use if these are some of the machine's; else Ray counts them itself."""
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return mine if mine is not None and mine < (os.cpu_count() or 1) else None
+
+
 def _address(settings: Settings) -> dict[str, Any]:
     """A Ray of our own, or somebody's, to whose workers our code is shipped."""
     if settings.ray_address is None:
@@ -284,7 +336,9 @@ def _address(settings: Settings) -> dict[str, Any]:
             "address": "local",
             "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE_BYTES,
-            "num_cpus": os.cpu_count(),
+            "num_cpus": _num_cpus(),
+            # Ray asks the driver; a torch without CUDA, or too new for it, trains on the CPU.
+            "num_gpus": torch.cuda.device_count() if torch.cuda.is_available() else 0,
         }
     home = Path(__file__).resolve().parent.parent
     return {
@@ -416,8 +470,9 @@ def _train_here(job: Job, desk: Any, store: Store, *, shared: bool) -> None:
     """Train in the current folder and keep the result; checkpoints too, unless the folder lasts."""
     params = Params.model_validate_json(job.params)
     cell = params.cell(job.cell)
-    # A training that ends deletes its checkpoint, so its folder must outlast this process.
-    folder = TRAINED_FOLDER / job.name
+    # A training that ends deletes its checkpoint, so its folder must outlast this process, and a
+    # storage that refuses it.
+    folder = (TRAINED_FOLDER if shared else node_cache() / "trained") / job.name
     is_kept, is_trained = _as_first(lambda: (has_result(store, job.name), folder.exists()))
     if is_kept:
         return

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import models
 from tasks.atomic import replacing_folder, write_text
+from tasks.checksums import folder_sha256
 from tasks.config import Cell, Params
-from tasks.layout import CODE_FOLDER, shard_folder
+from tasks.layout import CODE_FOLDER, HR_FOLDER, shard_folder
 from tasks.shards import shard_checksums
 
 # What turns shards and a recipe into weights, besides the network.
@@ -29,6 +30,7 @@ TRAINING_MODULES = (
     "tasks.workers",
     "tasks.batches",
     "tasks.shards",
+    "tasks.window",
 )
 
 
@@ -55,7 +57,7 @@ def network_code(architecture: str) -> dict[str, str]:
 
 
 def cell_fingerprint(params: Params, cell: Cell) -> str:
-    """One checksum of everything that decides a cell's weights.
+    """One checksum of everything that decides a cell's weights and how they were watched.
 
     Raises:
         ShardError: no shards, or damaged ones.
@@ -65,11 +67,18 @@ def cell_fingerprint(params: Params, cell: Cell) -> str:
         "cell": cell.model_dump(mode="json"),
         "seed": params.seed,
         "settings": params.training.model_dump(mode="json"),
+        # Not of the weights, but of the curve and the snapshots that belong to them.
+        "validation": validation_sums(params),
         "shards": {scale: shard_checksums(shard_folder(scale)) for scale in cell.scales},
         "network": network_code(cell.architecture),
         "training": {name: _module_sha256(name) for name in TRAINING_MODULES},
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def validation_sums(params: Params) -> dict[str, str]:
+    """The pictures that the history's PSNRs were measured on."""
+    return {name: folder_sha256(HR_FOLDER / "validation" / name) for name in params.data.validation}
 
 
 def _imports_from_models(name: str) -> list[str]:

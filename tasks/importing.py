@@ -68,7 +68,7 @@ class Origin:
 
     @property
     def command(self) -> str:
-        """What imports the same weights again."""
+        """What imports the same weights again; what stood behind a `?` is to be put back."""
         scales = "".join(f" --scale {scale}" for scale in self.scales)
         source = shlex.quote(self.source)
         return f"sisr import {self.architecture} {source} --sha256 {self.sha256}{scales}"

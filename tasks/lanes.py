@@ -86,8 +86,10 @@ def plan_lanes(
     by_gpu = max(1, int(num_gpus // num_workers))
     whole = min(num_large, by_gpu, by_cpu)
     # Parts come after the whole ones in Ray's queue and take the GPUs as those end.
-    parts = min(num_small, SMALL_CELLS_PER_GPU * by_gpu, by_cpu)
-    share = 1 / min(SMALL_CELLS_PER_GPU, max(1, math.ceil(parts / by_gpu)))
+    # Several workers with parts of GPUs may get the same one, which NCCL refuses.
+    per_gpu = SMALL_CELLS_PER_GPU if num_workers == 1 else 1
+    parts = min(num_small, per_gpu * by_gpu, by_cpu)
+    share = 1 / min(per_gpu, max(1, math.ceil(parts / by_gpu)))
     return [
         *(Lane(f"gpu-{index}", num_threads, 1.0, True) for index in range(whole)),
         *(Lane(f"gpu-part-{index}", num_threads, share, False) for index in range(parts)),

@@ -93,6 +93,11 @@ def record(stage: str) -> None:
     """
     with _repo() as repo:
         repo.commit(stage, force=True)
+        (found,) = repo.stage.collect(stage)
+        if not found.outs_cached():  # DVC only logs that its disk is full
+            raise StoreError(
+                f"{stage}: its outputs are not all in DVC's cache; make room there and run again"
+            )
 
 
 def push() -> None:
@@ -101,8 +106,17 @@ def push() -> None:
     Raises:
         StoreError: the remote cannot be reached.
     """
+    from dvc.exceptions import DvcException
+
     with _repo() as repo:
-        repo.push(run_cache=True)
+        try:
+            repo.push(run_cache=True)
+        except DvcException:
+            raise
+        except Exception as error:  # each kind of storage has its own
+            raise StoreError(
+                f"DVC's remote does not answer: {error}; `dvc push --run-cache` when it does"
+            ) from error
 
 
 def has_remote() -> bool:
@@ -148,12 +162,16 @@ def unchanged(path: Path) -> Iterator[None]:
 @contextmanager
 def _repo() -> Iterator[Any]:
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    from dvc import prompt
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
+    # Nobody is asked in the middle of a run; what DVC may not replace is made anew.
+    prompt.confirm = lambda statement: False
     try:
-        with Repo(config=_config(Settings())) as repo:
+        # Another DVC command holds its lock for a moment, and loses it when it dies.
+        with Repo(config=_config(Settings()), _wait_for_lock=True) as repo:
             yield repo
     except DvcException as error:
         raise StoreError(f"DVC: {error}") from error

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.interpolation import enlarge
 from models.registry import Architecture
+from tasks.bicubic import resize, shrink
 from tasks.color import as_rgb
 from tasks.images import write_png
 from tasks.protocol import Picture, sr_picture
@@ -41,10 +42,11 @@ class Snapshots:
         """Choose the window, and keep it of the HR picture and of its bicubic enlargement."""
         hr = picture.hr_y if architecture.channels == "y" else as_rgb(picture.hr)
         x = picture.x if architecture.enlarged else enlarge(picture.x, scale)
-        bicubic = sr_picture(architecture, x)
-        self._windows[scale] = choose_window(hr, bicubic, SIDE_PX, scale)
+        # By luminance, so that all networks show the same place.
+        bicubic_y = resize(shrink(picture.hr_y, scale), scale, border="clamped")
+        self._windows[scale] = choose_window(picture.hr_y, bicubic_y, SIDE_PX, scale)
         self._keep(f"hr-x{scale}.png", hr, scale)
-        self._keep(f"bicubic-x{scale}.png", bicubic, scale)
+        self._keep(f"bicubic-x{scale}.png", sr_picture(architecture, x), scale)
 
     def write(self, folder: Path) -> None:
         """Write them all into `folder`/snapshots."""
@@ -57,8 +59,13 @@ class Snapshots:
         return {name: torch.from_numpy(picture) for name, picture in self._taken.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on with the pictures of a checkpoint."""
-        self._taken = {name: tensor.cpu().numpy() for name, tensor in state.items()}
+        """Go on with the pictures of a checkpoint, unless they are of another place or picture."""
+        loaded = {name: tensor.cpu().numpy() for name, tensor in state.items()}
+        is_ours = self._taken.keys() <= loaded.keys() and all(
+            np.array_equal(loaded[name], own) for name, own in self._taken.items()
+        )
+        if is_ours:
+            self._taken = loaded
 
     def _keep(self, name: str, picture: NDArray[np.uint8], scale: int) -> None:
         self._taken[name] = np.ascontiguousarray(self._windows[scale].of(picture))

@@ -27,6 +27,7 @@ from models.interpolation import BICUBIC_REACH_LR_PX, enlarge
 from models.luminance import luminance
 from models.registry import Architecture
 from tasks.atomic import replacing_file
+from tasks.color import RGB_PER_Y
 from tasks.errors import ImageError
 from tasks.images import DECODER_ERRORS, FORMATS
 from tasks.reach import reach_lr_px
@@ -36,8 +37,6 @@ TILE_SR_PX = 512
 # A GPU is fed several tiles at once; a CPU's cores share one tile, which is as fast (see
 # benchmarks/inference.py) and needs less memory.
 _GPU_BATCH = 8
-# Y spans 219 of 255 levels, so a change of Y changes R, G and B by this much.
-RGB_PER_Y = 255 / 219
 _MAX_16BIT = 65535
 
 FloatPlanes = NDArray[np.float32]

@@ -25,12 +25,12 @@ from tasks.allocator import keep_freed_memory
 from tasks.atomic import replacing_folder, write_text
 from tasks.batches import Batches
 from tasks.checkpoint import DamagedCheckpoint, read_checkpoint, write_checkpoint
-from tasks.checksums import file_sha256, folder_sha256
+from tasks.checksums import file_sha256
 from tasks.complexity import measure_complexity
 from tasks.config import Cell, Params, load_params
 from tasks.errors import SisrError, TrainingError
-from tasks.fingerprint import cell_fingerprint
-from tasks.layout import CELL_FOLDER, CHECKPOINT_FOLDER, HR_FOLDER, shard_folder
+from tasks.fingerprint import cell_fingerprint, validation_sums
+from tasks.layout import CELL_FOLDER, CHECKPOINT_FOLDER, shard_folder
 from tasks.protocol import load_pictures
 from tasks.shards import METADATA_KEY, ShardSet
 from tasks.snapshots import Snapshots, snapshot_steps
@@ -115,6 +115,8 @@ def train_cell(
     if training.workers.is_first:
         with replacing_folder(folder) as temporary:
             training.save(temporary, cell_fingerprint(params, cell))
+    # Workers of one workspace share the checkpoint: it goes when all know that the result is there.
+    training.workers.any(False)
     checkpoint.unlink(missing_ok=True)
     return True
 
@@ -136,20 +138,17 @@ def checkpoint_file(params: Params, cell: Cell) -> Path:
 def is_finished(params: Params, cell: Cell, folder: Path) -> bool:
     """Whether `folder` holds the whole result of just this training, by the sums in its record."""
     record, weights = folder / "training.json", folder / "weights.safetensors"
-    if not record.exists() or not weights.exists():
+    if not all(path.exists() for path in (record, weights, folder / "history.csv")):
         return False
-    about = json.loads(record.read_text("utf-8"))
+    try:
+        about = json.loads(record.read_text("utf-8"))
+    except ValueError:
+        return False
     expected = {
         "fingerprint": cell_fingerprint(params, cell),
-        "validation": _validation_sums(params),
         "weights_sha256": file_sha256(weights),
     }
     return all(about.get(name) == value for name, value in expected.items())
-
-
-def _validation_sums(params: Params) -> dict[str, str]:
-    """The pictures that the history's PSNRs were measured on."""
-    return {name: folder_sha256(HR_FOLDER / "validation" / name) for name in params.data.validation}
 
 
 def cell_seed(seed: int, cell: Cell) -> int:
@@ -370,7 +369,7 @@ class _Training:
         steps_per_s = self.num_steps / training_s
         return {
             "seed": self.seed,
-            "validation": _validation_sums(self.params),
+            "validation": validation_sums(self.params),
             "num_steps": self.num_steps,
             "num_epochs": self.num_steps / self.batches.steps_per_epoch,
             "num_patches": {scale: len(each) for scale, each in self.batches.shards.items()},

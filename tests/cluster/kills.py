@@ -1,4 +1,4 @@
-"""SIGKILL to workers, flows, the S3 server and the MLflow server; nothing may be lost.
+"""SIGKILL to workers, lanes, flows, the S3 server and the MLflow server; nothing may be lost.
 
     python -m tests.cluster.kills [FOLDER] [--seed N] [--only KIND]
 
@@ -173,7 +173,8 @@ def kill_in_ray(bench: Bench, name: str, what: str, num: int) -> None:
             bench.note(name, run)
             num -= 1
     code = run.process.wait(_PATIENCE_S)
-    print(f"  the run ended with exit code {code}: {run.last_line()}")
+    if code or num:
+        sys.exit(f"{name}: exit code {code}, {num} kills not made")
     bench.check(name)
 
 

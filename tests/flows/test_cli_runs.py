@@ -85,7 +85,10 @@ def test_ctrl_c_ends_a_run_with_its_own_code(
     done = sisr("run")
 
     assert done.exit_code == 130
-    assert "goes on where this" in done.stderr
+    assert done.stderr.splitlines() == [
+        "starting Prefect …",
+        "sisr: stopped; `sisr run` goes on where this was",
+    ]
 
 
 def test_status_names_what_the_last_run_left_out(sisr: Callable[..., Result]) -> None:

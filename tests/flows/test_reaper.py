@@ -73,7 +73,8 @@ time.sleep(600)
 
 
 def test_what_a_server_starts_after_the_end_of_its_run_ends_too() -> None:
-    run_code = _RUN.replace("print(child.pid, flush=True)", "time.sleep(3)")  # to be seen
+    run_code = _RUN.replace("print(child.pid, flush=True)", "")
+    run_code = run_code.replace("start_new_session=True", "start_new_session=True, env={}")
     run_code = run_code.replace('"import time; time.sleep(600)"', repr(_LATE))
     environment = {name: value for name, value in os.environ.items() if name != MARK}
     with subprocess.Popen(
@@ -84,8 +85,8 @@ def test_what_a_server_starts_after_the_end_of_its_run_ends_too() -> None:
         text=True,
     ) as run:
         assert run.stdout is not None
-        run.stdout.readline()  # the server is there
-        time.sleep(3)
+        run.stdout.readline()  # the server is there, without the run's mark …
+        time.sleep(6)  # … and has been seen
 
         run.kill()
 

@@ -541,6 +541,13 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SISR_SOMETHING_ELSE", "1")
 
     assert Settings().mirror == "s3://bucket/sets"
+    # Set but empty is not set; a folder is the same one from everywhere.
+    monkeypatch.setenv("SISR_STORAGE", "")
+    assert Settings().storage is None
+    monkeypatch.setenv("SISR_STORAGE", "shared")
+    assert Settings().storage == str(Path.cwd() / "shared")
+    monkeypatch.setenv("SISR_STORAGE", "s3://bucket/lab")
+    assert Settings().storage == "s3://bucket/lab"
     assert Settings().archive_cache == Path("/var/cache/sisr")
 
 

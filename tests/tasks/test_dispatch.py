@@ -5,19 +5,25 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from tasks.config import Params, Settings, load_catalogue
+from tasks import dispatch
+from tasks.config import Params, Settings, load_catalogue, load_params
 from tasks.degrade import degrade
+from tasks.desk import Done, Warned
 from tasks.dispatch import cluster
 from tasks.download import download
-from tasks.errors import StoreError
+from tasks.errors import ParamsError, StoreError
+from tasks.exchange import Job, offer_inputs, take_result
 from tasks.layout import weights_file
 from tasks.shards import shard
+from tasks.storage import FolderStore
 from tasks.train import Progress, train_cell
 from tests.conftest import Workspace, params_values_with
 
@@ -65,44 +71,139 @@ def test_a_ray_that_refuses_us_is_told_with_the_token_it_may_want(
     assert ("set RAY_AUTH_MODE=token" in str(caught.value)) == is_told
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_lane_whose_trainer_is_killed_starts_again_and_changes_no_weight(
-    workspace: Workspace, tmp_path: Path
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"num_threads": 3}, "num_threads × training.num_workers is 3; this machine has 2 cores"),
+        ({"num_workers": 2}, "num_workers is 2; this machine has 1 GPUs"),
+    ],
+)
+def test_what_can_never_start_here_is_refused(
+    training: dict[str, int], said: str, make_params: Callable[..., Params]
 ) -> None:
-    recipe = params_values_with({})["trained"]["cnn_small"]
-    # One lane with all cores: what a dead one goes on holding, no other can have.
-    params = workspace.write_params(
-        training={"num_threads": os.cpu_count()},
-        trained={"cnn_small": recipe | {"train_for": "2000 steps", "validate_every": "100 steps"}},
-    )
+    params = make_params(training={"num_threads": 1} | training)
+    with pytest.raises(ParamsError, match=said):
+        dispatch._check_room(params, num_cpus=2, num_gpus=1)
+
+
+def test_a_line_that_cannot_be_shown_ends_nothing() -> None:
+    def closed(_: object) -> None:
+        raise SystemExit(1)  # what rich does when its pipe is closed
+
+    listening = object.__new__(dispatch.Cluster)
+    listening._say, listening._listeners = closed, {"srcnn-x2": closed}
+    listening._ends = {"srcnn-x2": dispatch._End()}
+
+    listening._pass_on(Progress("srcnn-x2", 1, 6, 0.1, {}, 1.0))
+    listening._pass_on(Warned("srcnn-x2", "something"))
+    listening._pass_on(Done("srcnn-x2"))
+
+    assert listening._ends["srcnn-x2"].wait() is None
+
+
+@pytest.fixture
+def far_job(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Job, dict[str, Any]]:
+    """A cell whose inputs are in a storage, and what a worker that shares only that is told."""
+    params = workspace.write_params()
     download(params, load_catalogue(), Settings())
     degrade(2)
     shard(params.data.train, 2, params.shards)
-    (cell,) = params.cells
-    said: list[str] = []
-    num_killed = 0
+    cell = params.cell("srcnn-x2")
+    inputs = offer_inputs(FolderStore(tmp_path / "store"), [cell])[cell.name]
+    job = Job("srcnn-x2-1", cell.name, params.model_dump_json(), inputs, is_large=False)
+    monkeypatch.setenv("SISR_NODE_CACHE", str(tmp_path / "node"))
+    monkeypatch.setattr(dispatch, "_is_first", lambda: True)
+    monkeypatch.setattr(dispatch, "_as_first", lambda ask: ask())
+    desk = SimpleNamespace(report=SimpleNamespace(remote=lambda event: None))
+    config = {"workspace": None, "storage": str(tmp_path / "store"), "s3_endpoint_url": None}
+    return job, config | {"desk": desk}
 
-    def kill_at_first(progress: Progress) -> None:
-        nonlocal num_killed
-        if num_killed == 0 and progress.step >= 100:
-            family = psutil.Process().children(recursive=True)
-            (trainer,) = [each for each in family if "ray::_fit_lane" in " ".join(each.cmdline())]
-            trainer.kill()
-            num_killed += 1
+
+def test_a_worker_that_shares_only_the_storage(
+    far_job: tuple[Job, dict[str, Any]], workspace: Workspace, tmp_path: Path
+) -> None:
+    job, config = far_job
+
+    assert dispatch._train(job, config) is None
+
+    os.chdir(workspace.path)
+    assert take_result(FolderStore(tmp_path / "store"), job.name, tmp_path / "result")
+    params = load_params()
+    assert train_cell(params, params.cell("srcnn-x2"), tmp_path / "plain", lambda _: None)
+    for name in ("weights.safetensors", "snapshots/hr-x2.png"):
+        assert (tmp_path / "result" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+    assert not list((tmp_path / "node" / "trained").iterdir())
+
+
+def test_a_finished_training_outlasts_a_storage_that_refuses_it(
+    far_job: tuple[Job, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, config = far_job
+
+    def refuse(*_: object) -> None:
+        raise StoreError("ExpiredToken")
+
+    with monkeypatch.context() as away:
+        away.setattr(dispatch, "keep_result", refuse)
+        assert dispatch._train(job, config) == "ExpiredToken"
+    # The next time it is not trained again.
+    monkeypatch.setattr(dispatch, "train_cell", lambda *_, **__: pytest.fail("trained again"))
+    assert dispatch._train(job, config) is None
+
+
+def _trainers() -> list[psutil.Process]:
+    """The processes that the lanes' trainers run in."""
+    found = []
+    for each in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "ray::_fit_lane" in " ".join(each.cmdline()):
+                found.append(each)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_lane_whose_trainer_is_killed_starts_again_and_disturbs_no_other(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two lanes have all cores of this Ray: what a dead one goes on holding, no other can have.
+    monkeypatch.setattr(dispatch, "_num_cpus", lambda: 2)
+    recipe = params_values_with({})["trained"]["cnn_small"]
+    recipe |= {"train_for": "2000 steps", "validate_every": "100 steps"}
+    params = workspace.write_params(trained={"cnn_small": recipe, "srcnn": recipe})
+    download(params, load_catalogue(), Settings())
+    degrade(2)
+    shard(params.data.train, 2, params.shards)
+    said: list[str] = []
+    started: set[str] = set()
+    killed: list[psutil.Process] = []
+
+    def kill_one(progress: Progress) -> None:
+        if progress.step >= 100:
+            started.add(progress.cell)
+        if len(started) == 2 and not killed and len(trainers := _trainers()) == 2:
+            killed.append(trainers[0])
+            trainers[0].kill()
 
     with (
-        cluster(params, Settings(), [cell], said.append) as ray,
-        ThreadPoolExecutor(1) as pool,
+        cluster(params, Settings(), params.cells, said.append) as ray,
+        ThreadPoolExecutor(2) as pool,
     ):
         try:
-            pool.submit(ray.train, cell, kill_at_first).result(timeout=240)
+            waiting = [pool.submit(ray.train, cell, kill_one) for cell in params.cells]
+            for each in waiting:
+                each.result(timeout=300)
         finally:
             ray.close()
 
-    assert num_killed == 1
-    assert any("lane cpu-0 broke" in line for line in said)
-    plain = tmp_path / "plain"
-    assert train_cell(params, cell, plain, lambda progress: None)
-    trained = weights_file(cell.name).read_bytes()
-    assert trained == (plain / "weights.safetensors").read_bytes()
+    assert len(killed) == 1
+    assert sum("broke" in line for line in said) == 1
+    # The cell of the lane that broke is taken up once; the other one's worker never died.
+    assert sum("its worker died" in line for line in said) == 1
+    for cell in params.cells:
+        plain = tmp_path / cell.name
+        assert train_cell(params, cell, plain, lambda progress: None)
+        trained = weights_file(cell.name).read_bytes()
+        assert trained == (plain / "weights.safetensors").read_bytes()

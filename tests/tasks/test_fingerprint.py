@@ -156,6 +156,19 @@ def test_what_decides_the_weights_changes_the_fingerprint(
 
 
 @pytest.mark.usefixtures("sharded")
+def test_other_validation_pictures_change_the_fingerprint(
+    make_params: Callable[..., Params],
+) -> None:
+    """Else a resumed training's curve would be of two sets of pictures."""
+    params = make_params(scales=[2, 3], trained=recipes())
+    before = fingerprint(params)
+    folder = Path("data/hr/validation/tiny_validation")
+    folder.mkdir(parents=True)
+    (folder / "a.png").write_bytes(b"picture")
+    assert fingerprint(params) != before
+
+
+@pytest.mark.usefixtures("sharded")
 @pytest.mark.parametrize(
     "module", ["models.srcnn", "models.interpolation", *fingerprint_module.TRAINING_MODULES]
 )

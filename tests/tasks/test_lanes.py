@@ -54,6 +54,13 @@ def test_lanes_of_small_cells_never_ask_for_more_than_the_gpus_have() -> None:
             assert sum(lane.num_gpus for lane in planned) <= num_gpus + 1e-9 or len(planned) == 1
 
 
+def test_several_workers_of_a_small_cell_have_a_gpu_each() -> None:
+    # With parts of GPUs both may get the same one, and NCCL refuses that.
+    planned = lanes(4, 0, num_gpus=2, num_workers=2)
+    assert [lane.num_gpus for lane in planned] == [1.0]
+    assert [lane.num_gpus for lane in lanes(4, 0, num_gpus=4, num_workers=2)] == [1.0, 1.0]
+
+
 def test_the_largest_work_starts_first() -> None:
     work = {cell("b"): SMALL, cell("c"): LARGE, cell("a"): SMALL}
     assert [each.architecture for each in largest_first(work)] == ["c", "a", "b"]

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,48 @@ class TestPipeline:
 
         assert make_all(4) == []
         assert Path("sum.txt").read_text() == "sum 3"
+
+    def test_nobody_is_asked_whether_a_changed_output_may_go(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_all(3)
+        write_params(4)
+        make_all(4)
+        write_params(3)
+        Path("sum.txt").write_text("by hand")
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("DVC asks a question"))
+
+        assert not pipeline.restore("sum")
+        assert Path("sum.txt").read_text() == "by hand"
+
+    def test_an_output_that_did_not_fit_into_the_cache_is_told(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_all(3)
+        write_params(4)
+        Path("number.txt").write_text("4")
+        # As on a full disk: DVC logs it and goes on.
+        monkeypatch.setattr("dvc.output.Output.commit", lambda *_, **__: None)
+
+        with pytest.raises(StoreError, match="number: its outputs are not all in DVC's cache"):
+            pipeline.record("number")
+
+    def test_a_remote_that_breaks_off_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def break_off(*_: object, **__: object) -> None:
+            raise OSError("connection reset")
+
+        monkeypatch.setattr(Repo, "push", break_off)
+        with pytest.raises(StoreError, match=r"does not answer: connection reset; `dvc push"):
+            pipeline.push()
+
+    def test_another_commands_lock_is_waited_for(self) -> None:
+        make_all(3)
+        held = Repo()
+        held.lock.lock()
+        threading.Timer(5, held.lock.unlock).start()  # longer than DVC's own 3 s
+
+        assert pipeline.stale_stages() == {}
 
     def test_a_missing_output_is_no_record(self) -> None:
         with pytest.raises(StoreError, match=r"number\.txt"):

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from PIL import Image
 
 import models
+from tasks.bicubic import shrink
 from tasks.color import luminance
 from tasks.protocol import prepare
 from tasks.snapshots import Snapshots, snapshot_steps
@@ -54,6 +56,37 @@ def test_snapshots_survive_a_checkpoint_and_become_pictures(
     assert read["bicubic-x2.png"].shape == as_seen[inside].shape
     if about.channels == "rgb":  # a luminance network's LR picture is made of the HR one
         assert (read["bicubic-x2.png"] == 100).all()
+
+
+def test_all_networks_show_the_same_place(
+    tmp_path: Path, make_photograph: Callable[..., np.ndarray]
+) -> None:
+    hr = make_photograph(150, 210, colour=True, seed=5)
+    shown = []
+    for name in ("srcnn", "edsr_baseline"):
+        about = models.get(name)
+        taken = Snapshots()
+        taken.take_references(about, prepare(about, "a", hr, shrink(hr, 2), 2), 2)
+        (tmp_path / name).mkdir()
+        taken.write(tmp_path / name)
+        shown.append(np.asarray(Image.open(tmp_path / name / "snapshots/hr-x2.png")))
+    np.testing.assert_array_equal(luminance(shown[1]), shown[0])
+
+
+def test_snapshots_of_another_picture_are_not_gone_on_with(tmp_path: Path) -> None:
+    about, draw = models.get("srcnn"), np.random.default_rng(0)
+    hrs = draw.integers(0, 256, (2, 96, 96), dtype=np.uint8)
+    before, now = Snapshots(), Snapshots()
+    for taken, hr in zip((before, now), hrs, strict=True):
+        taken.take_references(about, prepare(about, "a", hr, hr[::2, ::2], 2), 2)
+    before.take(30, 2, hrs[:1])
+
+    now.load_state_dict(before.state_dict())
+    now.write(tmp_path)
+
+    names = sorted(path.name for path in (tmp_path / "snapshots").iterdir())
+    assert names == ["bicubic-x2.png", "hr-x2.png"]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "snapshots/hr-x2.png")), hrs[1])
 
 
 def test_the_bicubic_picture_is_the_interpolations(tmp_path: Path) -> None:

@@ -404,6 +404,9 @@ def test_all_cells_are_trained_in_order_and_skipped_when_they_are_there(
         CELL_FOLDER / "srcnn-x2/weights.safetensors",
     )
     assert not is_finished(params, params.cell("srcnn-x2"), CELL_FOLDER / "srcnn-x2")
+    # A damaged record is none.
+    (CELL_FOLDER / "cnn_small-x2/training.json").write_text("{")
+    assert not is_finished(params, params.cell("cnn_small-x2"), CELL_FOLDER / "cnn_small-x2")
 
 
 def test_time_runs_out_and_the_next_command_goes_on(
