@@ -1,15 +1,15 @@
 """What a run costs besides downloading, training and measuring.
 
 - `sisr --help`, and `sisr run` with nothing to do: by the clock and by processor time.
-- The flow's own time for each cell once Ray is up: a run of trainings of two steps, by its log from
-  the first progress to the report, less what the cells' measuring takes by itself.
+- From nothing to the first step of a training.
+- The flow's own time for each cell once Ray is up: a run of trainings of two steps, from the first
+  progress to the report, less what the cells' measuring takes by itself.
 
     python -m benchmarks.overheads
 """
 
 import argparse
 import contextlib
-import re
 import resource
 import subprocess
 import tempfile
@@ -50,20 +50,29 @@ def several(workspace: Path, num_rounds: int, *arguments: str) -> str:
     return f"{spread(wall_s, 2)} s, of processor time {spread(cpu_s, 2)} s"
 
 
-def whole_run(workspace: Path) -> str:
-    """A run from nothing; its log."""
+def whole_run(workspace: Path) -> list[tuple[float, str]]:
+    """A run from nothing: its lines, and the seconds from the command to each."""
     command = [*python("flows.cli"), "run"]
-    done = subprocess.run(
-        command, cwd=workspace, env=environment({}), check=True, capture_output=True, text=True
-    )
-    return done.stderr
+    lines = []
+    start_s = time.perf_counter()
+    with subprocess.Popen(
+        command,
+        cwd=workspace,
+        env=environment({}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stderr is not None
+        for line in run.stderr:
+            lines.append((time.perf_counter() - start_s, line))
+    assert run.returncode == 0, "".join(line for _, line in lines)
+    return lines
 
 
-def at_s(log: str, pattern: str) -> float:
-    """When the log's first line with such a text was written."""
-    found = re.search(rf"^\[ *([0-9.]+) s\] [^\n]*{pattern}", log, re.MULTILINE)
-    assert found is not None, f"no line with {pattern!r} in:\n{log}"
-    return float(found[1])
+def at_s(lines: list[tuple[float, str]], text: str) -> float:
+    """When the first line with such a text was written."""
+    return next(seconds for seconds, line in lines if text in line)
 
 
 def measuring_s() -> float:
@@ -90,8 +99,13 @@ def main() -> None:
             scales=[2],
             validate_every="2 steps",
         )
-        log = whole_run(workspace)
-        ready_s, report_s = at_s(log, "step 1/2 "), at_s(log, "report …")
+        lines = whole_run(workspace)
+        begin_s, ray_s, ready_s, report_s = (
+            at_s(lines, text) for text in ("code …", "starting Ray", "step 1/2 ", "report …")
+        )
+        print(f"from nothing to the first stage  {begin_s:.1f} s: Prefect makes its database")
+        print(f"the stages of the data           {ray_s - begin_s:.1f} s")
+        print(f"from there to the first step     {ready_s - ray_s:.1f} s: Ray")
         print(f"from nothing to the first step   {ready_s:.1f} s")
         print(f"run with nothing to do           {several(workspace, arguments.rounds, 'run')}")
         print(f"--help                           {several(workspace, arguments.rounds, '--help')}")
