@@ -57,6 +57,9 @@ def run(
     Selection(tuple(architecture or ()), tuple(scale or ())).check(load_params())
     if not force and not stale_stages():
         typer.echo("nothing to do: every stage is up to date", err=True)
+        if pipeline.has_unpushed():  # the remote was away, or the run was ended before
+            typer.echo("push to DVC's remote …", err=True)
+            pipeline.push()
     else:
         # It is seconds until the run itself has something to say, many if there is no database yet.
         typer.echo("starting Prefect …", err=True)

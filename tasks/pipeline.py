@@ -19,6 +19,8 @@ from tasks.errors import ParamsError, StoreError
 from tasks.layout import SCRATCH_FOLDER
 
 LOCK_FILE = SCRATCH_FOLDER / "run.lock"
+# Is there while something was recorded that no push has taken to the remote.
+_UNPUSHED_FILE = SCRATCH_FOLDER / "unpushed"
 
 
 def stale_stages() -> dict[str, str]:
@@ -91,6 +93,8 @@ def record(stage: str) -> None:
     Raises:
         StoreError: an output is missing, or DVC cannot write its cache.
     """
+    _UNPUSHED_FILE.parent.mkdir(exist_ok=True)
+    _UNPUSHED_FILE.touch()
     with _repo() as repo:
         repo.commit(stage, force=True)
         (found,) = repo.stage.collect(stage)
@@ -114,9 +118,13 @@ def push() -> None:
         except DvcException:
             raise
         except Exception as error:  # each kind of storage has its own
-            raise StoreError(
-                f"DVC's remote does not answer: {error}; `dvc push --run-cache` when it does"
-            ) from error
+            raise StoreError(f"DVC's remote does not answer: {error}; run again to push") from error
+    _UNPUSHED_FILE.unlink(missing_ok=True)
+
+
+def has_unpushed() -> bool:
+    """Whether there is a remote that lacks what a run has recorded here."""
+    return _UNPUSHED_FILE.exists() and has_remote()
 
 
 def has_remote() -> bool:

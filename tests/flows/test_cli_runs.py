@@ -72,6 +72,20 @@ def test_a_run_with_nothing_to_do_shows_the_tables(
     assert "36.66" in done.stdout
 
 
+def test_what_was_not_pushed_is_pushed_by_the_next_run(
+    sisr: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def push() -> None:
+        raise StoreError("the remote is still away")
+
+    monkeypatch.setattr(staleness, "stale_stages", dict)
+    monkeypatch.setattr(pipeline, "has_unpushed", lambda: True)
+    monkeypatch.setattr(pipeline, "push", push)
+
+    with pytest.raises(StoreError, match="still away"):
+        sisr("run")
+
+
 def test_ctrl_c_ends_a_run_with_its_own_code(
     sisr: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:

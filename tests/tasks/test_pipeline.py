@@ -128,8 +128,22 @@ class TestPipeline:
             raise OSError("connection reset")
 
         monkeypatch.setattr(Repo, "push", break_off)
-        with pytest.raises(StoreError, match=r"does not answer: connection reset; `dvc push"):
+        with pytest.raises(StoreError, match="does not answer: connection reset; run again"):
             pipeline.push()
+
+    def test_what_was_not_pushed_is_known(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_all(3)
+        assert not pipeline.has_unpushed()  # there is nowhere to push to
+        monkeypatch.setenv("SISR_STORAGE", "elsewhere")
+        assert pipeline.has_unpushed()
+
+        pipeline.push()
+
+        assert not pipeline.has_unpushed()
+        assert list(Path("elsewhere").rglob("*"))
+        write_params(4)
+        make_all(4)
+        assert pipeline.has_unpushed()
 
     def test_another_commands_lock_is_waited_for(self) -> None:
         make_all(3)
