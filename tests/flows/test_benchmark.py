@@ -188,6 +188,7 @@ def test_what_was_trained_elsewhere_is_taken(
     assert weights_sha256("srcnn-x2") == before
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_a_failed_row_and_the_others_finish(finished: Workspace) -> None:
     trained = params_values_with({})["trained"]
     trained["cnn_small"]["learning_rate"] = 1e30
