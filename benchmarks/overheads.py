@@ -72,7 +72,9 @@ def whole_run(workspace: Path) -> list[tuple[float, str]]:
 
 def at_s(lines: list[tuple[float, str]], text: str) -> float:
     """When the first line with such a text was written."""
-    return next(seconds for seconds, line in lines if text in line)
+    found = [seconds for seconds, line in lines if text in line]
+    assert found, f"no line with {text!r} in:\n{''.join(line for _, line in lines)}"
+    return found[0]
 
 
 def measuring_s() -> float:

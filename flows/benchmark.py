@@ -7,7 +7,7 @@ own function and lets DVC record it, so afterwards `dvc repro` has nothing to do
 import base64
 import re
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,10 @@ register_task = task(
 def train_task(name: str, cell: Cell, ray: Cluster, board: Board) -> None:
     """Train one cell on Ray; its progress goes to the terminal and to Prefect's page."""
     artifact = None
-    with suppress(Exception):  # a page that cannot be written to is no reason not to train
+    try:
         artifact = create_progress_artifact(0.0, key=f"train-{_key(name)}", description=name)
+    except Exception as error:  # noqa: BLE001 - a page is no reason not to train
+        board.say(f"{name}: no progress on Prefect's page: {error!r}")
 
     def on_progress(progress: Progress) -> None:
         board.show(progress)

@@ -18,7 +18,7 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -59,6 +59,7 @@ from tasks.train import Progress, checkpoint_file, train_cell
 _OBJECT_STORE_BYTES = 100 * 2**20
 _POLL_S = 0.5
 _KNOCK_S = 10.0
+_LOG = logging.getLogger(__name__)
 _PACKAGES = ("models", "tasks", "flows")
 # A lane that breaks as often has no workers to be had.
 _MAX_STARTS = 3
@@ -238,18 +239,23 @@ class Cluster:
             case Placed(lane, group):
                 self._groups[lane] = group
             case Progress() if event.cell in self._listeners:
-                with suppress(Exception, SystemExit):  # a closed pipe is a SystemExit of rich's
-                    self._listeners[event.cell](event)
+                _attempt(self._listeners[event.cell], event)
 
     def _tell(self, text: str) -> None:
-        """Say it if that can be done; no training is worth less than a line on the terminal."""
-        with suppress(Exception, SystemExit):
-            self._say(text)
+        _attempt(self._say, text)
 
     def _end_all(self, reason: str) -> None:
         """Whatever has not ended yet ends for this reason."""
         for name, end in self._ends.items():
             end.set(f"{name}: {reason}; run again to resume")
+
+
+def _attempt(show: Callable[[Any], None], what: object) -> None:
+    """Show it if that can be done; no line on a terminal or a page is worth a training."""
+    try:
+        show(what)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a closed pipe is rich's SystemExit
+        _LOG.warning("not shown: %s: %r", what, error)
 
 
 class _End:

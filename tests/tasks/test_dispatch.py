@@ -86,7 +86,9 @@ def test_what_can_never_start_here_is_refused(
         dispatch._check_room(params, num_cpus=2, num_gpus=1)
 
 
-def test_a_line_that_cannot_be_shown_ends_nothing() -> None:
+def test_a_line_that_cannot_be_shown_ends_nothing_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def closed(_: object) -> None:
         raise SystemExit(1)  # what rich does when its pipe is closed
 
@@ -99,6 +101,8 @@ def test_a_line_that_cannot_be_shown_ends_nothing() -> None:
     listening._pass_on(Done("srcnn-x2"))
 
     assert listening._ends["srcnn-x2"].wait() is None
+    assert len(caplog.records) == 2
+    assert "something" in caplog.messages[1]
 
 
 @pytest.fixture
