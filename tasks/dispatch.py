@@ -50,7 +50,7 @@ from tasks.exchange import (
     take_result,
 )
 from tasks.fingerprint import cell_fingerprint
-from tasks.lanes import Lane, largest_first, measure_work, plan_lanes
+from tasks.lanes import Lane, largest_first, measure_work, plan_lanes, waiting_line
 from tasks.layout import CELL_FOLDER, EXCHANGE_FOLDER, RAY_FOLDER, TRAINED_FOLDER
 from tasks.storage import FolderStore, Store, open_store
 from tasks.train import Progress, checkpoint_file, train_cell
@@ -65,6 +65,8 @@ _PACKAGES = ("models", "tasks", "flows")
 _MAX_STARTS = 3
 # Ray Train gives up a group whose workers have not started in 60 s.
 _WORKERS_START_S = 120.0
+# When a person who sees nothing begin wants to know why; then after twice as long, and so on.
+_FIRST_WORD_S = 60.0
 
 _Answer = TypeVar("_Answer")
 OnProgress = Callable[[Progress], None]
@@ -98,6 +100,8 @@ class Cluster:
         self._groups: dict[str, str] = {}
         # Groups that no lane has named, and since when.
         self._unknown_s: dict[str, float] = {}
+        # Since when no lane has workers, and after how long that is said next.
+        self._waiting_since_s, self._word_after_s = time.monotonic(), _FIRST_WORD_S
         for lane in self._plan(params):
             self._start(lane)
         self._closed = threading.Event()
@@ -176,6 +180,7 @@ class Cluster:
                 self._look_at_lanes()
                 self._pass_on_events()
                 self._free_lost_groups()
+                self._tell_if_waiting()
             if not self._closed.is_set():
                 self._end_all("no lane is left to train it")
         except ray.exceptions.RayError as error:
@@ -225,6 +230,18 @@ class Cluster:
         for group, since_s in self._unknown_s.items():
             if now_s - since_s > _WORKERS_START_S:
                 self._free(group)
+
+    def _tell_if_waiting(self) -> None:
+        """Where a shared cluster has no room for any lane yet, say what is waited for."""
+        now_s = time.monotonic()
+        waited_s = now_s - self._waiting_since_s
+        if self._groups:
+            self._waiting_since_s, self._word_after_s = now_s, _FIRST_WORD_S
+        elif waited_s > self._word_after_s and self._running and self._settings.ray_address:
+            self._word_after_s *= 2
+            smallest = min(self._running.values(), key=lambda lane: (lane.num_gpus, lane.num_cpus))
+            free, total = ray.available_resources(), ray.cluster_resources()
+            self._tell(waiting_line(smallest, self._num_workers, free, total, waited_s))
 
     def _pass_on_events(self) -> None:
         for event in ray.get(self._desk.events.remote()):

@@ -7,6 +7,7 @@ largest work starts first, so that no long cell is left to run alone at the end.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tasks.batches import steps_per_epoch
@@ -62,6 +63,27 @@ def measure_work(params: Params, cell: Cell) -> Work:
     num_patches = [count_patches(shard_folder(scale)) for scale in cell.scales]
     per_epoch = steps_per_epoch(num_patches, recipe.batch_size)
     return Work(step, step * recipe.train_for.num_steps(per_epoch))
+
+
+def waiting_line(
+    lane: Lane,
+    num_workers: int,
+    free: Mapping[str, float],
+    total: Mapping[str, float],
+    waited_s: float,
+) -> str:
+    """What a lane waits for on a cluster, and what of it there is."""
+    kinds = {"CPU": lane.num_cpus, "GPU": lane.num_gpus}
+    wanted = " and ".join(f"{number:g} {kind}" for kind, number in kinds.items() if number)
+    there = ", ".join(
+        f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}"
+        for kind, number in kinds.items()
+        if number
+    )
+    return (
+        f"no training has begun for {waited_s:.0f} s: {num_workers} × ({wanted}) wanted;"
+        f" free on the cluster: {there}; still waiting"
+    )
 
 
 def largest_first(work: dict[Cell, Work]) -> list[Cell]:

@@ -1,7 +1,10 @@
 """A Ray that cannot be joined, and one whose processes die."""
 
 import os
+import secrets
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +28,8 @@ from tasks.layout import weights_file
 from tasks.shards import shard
 from tasks.storage import FolderStore
 from tasks.train import Progress, train_cell
-from tests.conftest import Workspace, params_values_with
+from tests.cluster.services import HOST, Server, free_port
+from tests.conftest import REPOSITORY, Workspace, params_values_with
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:ray")
 
@@ -211,3 +215,65 @@ def test_a_lane_whose_trainer_is_killed_starts_again_and_disturbs_no_other(
         assert train_cell(params, cell, plain, lambda progress: None)
         trained = weights_file(cell.name).read_bytes()
         assert trained == (plain / "weights.safetensors").read_bytes()
+
+
+# A process of its own: a Ray's token is for the whole of one.
+WAIT = """
+import sys, threading
+from tasks import dispatch
+from tasks.config import Settings, load_params
+
+dispatch._FIRST_WORD_S = 1.0
+told = threading.Event()
+
+def say(line):
+    if "no training has begun" in line:
+        print(line, flush=True)
+        told.set()
+
+params = load_params()
+settings = Settings(ray_address=sys.argv[1], storage=sys.argv[2])
+with dispatch.cluster(params, settings, params.cells, say):
+    assert told.wait(timeout=60)
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_without_room_is_told_while_it_is_waited_for(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    # The cluster has one core.
+    params = workspace.write_params(training={"num_threads": 2})
+    download(params, load_catalogue(), Settings())
+    degrade(2)
+    shard(params.data.train, 2, params.shards)
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    head = _ray_of_one_core(tmp_path, port := free_port(), token)
+
+    head.start()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", WAIT, f"{HOST}:{port}", str(tmp_path / "storage")],
+            env=os.environ | token | {"PYTHONPATH": str(REPOSITORY)},
+            capture_output=True, text=True, check=False, timeout=180,
+        )  # fmt: skip
+    finally:
+        head.stop()
+
+    assert done.returncode == 0, done.stderr
+    assert "1 × (2 CPU) wanted; free on the cluster: 1 of 1 CPU; still waiting" in done.stdout
+
+
+def _ray_of_one_core(folder: Path, port: int, token: dict[str, str]) -> Server:
+    command = f"start --head --block --port={port} --node-ip-address={HOST} --num-cpus=1"
+    return Server(
+        "ray",
+        [
+            str(Path(sys.executable).parent / "ray"),
+            *command.split(),
+            *("--include-dashboard=false", "--object-store-memory=100000000"),
+        ],
+        lambda: "will now block" in (folder / "ray.log").read_text(),
+        folder,
+        env=token,
+    )

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.config import Cell, Params
 from tasks.download import download
-from tasks.lanes import Lane, Work, largest_first, measure_work, plan_lanes
+from tasks.lanes import Lane, Work, largest_first, measure_work, plan_lanes, waiting_line
 from tests.conftest import Workspace
 
 
@@ -90,3 +90,18 @@ def test_work_is_multiply_adds_of_a_step_times_steps(
 @pytest.mark.parametrize(("multiply_adds", "is_large"), [(4e9, False), (6e9, True)])
 def test_what_counts_as_large(multiply_adds: float, is_large: bool) -> None:
     assert Work(multiply_adds, 1e15).is_large is is_large
+
+
+def test_what_is_waited_for_is_told_with_what_there_is() -> None:
+    part = Lane("gpu-part-0", 4, 0.25, takes_large=False)
+
+    line = waiting_line(part, 2, {"CPU": 3.0}, {"CPU": 16.0, "GPU": 1.0}, 61.2)
+
+    assert line == (
+        "no training has begun for 61 s: 2 × (4 CPU and 0.25 GPU) wanted;"
+        " free on the cluster: 3 of 16 CPU, 0 of 1 GPU; still waiting"
+    )
+    # Without a GPU none is spoken of.
+    on_cpu = waiting_line(Lane("cpu-0", 1, 0.0, True), 1, {}, {"CPU": 8.0, "GPU": 2.0}, 60)
+    assert "GPU" not in on_cpu
+    assert "0 of 8 CPU;" in on_cpu
