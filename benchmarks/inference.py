@@ -9,7 +9,7 @@ programs hardly change; the seconds are the clock's. Beside them stands the tabl
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import models
+from tasks.allocator import keep_freed_memory
 from tasks.complexity import input_shape, measure_complexity
 from tasks.published_tables import published_table
 from tasks.super_resolve import best_device, super_resolve, use_all_cores
@@ -86,21 +87,22 @@ def noise(name: str, size_px: int, device: torch.device) -> Tensor:
     return x.to(device, memory_format=torch.channels_last)
 
 
-def by_size(device: torch.device, budget_s: float, most_s: float) -> None:
+def by_size(names: Sequence[str], device: torch.device, budget_s: float, most_s: float) -> None:
     """Seconds and rate of the network alone, and the paper's seconds."""
-    paper = published_table("lesrcnn_running_time_s").set_index(["architecture", "size_px"])
+    table = published_table("lesrcnn_running_time_s").set_index(["architecture", "size_px"])
+    paper = table["time_s"].to_dict()
     peak = matrix_gflops(device)
     of = "GFLOP/s" if device.type == "cuda" else "GFLOP per CPU second"
     print(f"\ntorch.mm, float32: {peak:.1f} {of}\n")
     print(f"| network | output px | s, median (quartiles) | {of} | of torch.mm | paper's GPU, s |")
     print("|---|---|---|---|---|---|")
-    for name in NETWORKS:
+    for name in names:
         built = network(name, device, torch.channels_last)
         gflop_per_s = 0.0
         for size_px in SIZES_PX:
             x = noise(name, size_px, device)
             gflop = measure_complexity(name, SCALE, size_px).num_flops / 1e9
-            printed = paper.loc[(name, size_px), "time_s"]
+            printed = paper.get((name, size_px), "–")
             if gflop_per_s and 4 * gflop / gflop_per_s > most_s:
                 about = f"not run: about {gflop / gflop_per_s:.0f} a call"
                 print(f"| {name} | {size_px} | {about} | | | {printed} |", flush=True)
@@ -116,10 +118,10 @@ def by_size(device: torch.device, budget_s: float, most_s: float) -> None:
             )
 
 
-def ratios(device: torch.device, budget_s: float, size_px: int) -> None:
+def ratios(names: Sequence[str], device: torch.device, budget_s: float, size_px: int) -> None:
     """What a way of computing costs, as the ratio to another one."""
     print("\n| network | compared | ratio, median (quartiles) |\n|---|---|---|")
-    for name in NETWORKS:
+    for name in names:
         for title, contenders in comparisons(name, device, size_px).items():
             calls = rounds(contenders, device, budget_s)
             one, other = (np.array([call.work_s for call in each]) for each in calls.values())
@@ -162,16 +164,25 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of torch on the CPU; default: all cores")
     parser.add_argument("--most", type=float, default=40.0, help="leave out what takes longer, s")
     parser.add_argument("--size", type=int, default=256, help="of the compared pictures, SR pixels")
+    parser.add_argument(
+        "--network", action="append", choices=models.names(), help="default: lesrcnn and vdsr"
+    )
+    parser.add_argument(
+        "--hand-back", action="store_true", help="freed memory goes back to the system, as usual"
+    )
     arguments = parser.parse_args()
+    names = arguments.network or NETWORKS
     num_threads = use_all_cores()
+    if not arguments.hand_back:
+        keep_freed_memory()
     if arguments.threads:
         torch.set_num_threads(num_threads := arguments.threads)
     device = best_device()
     where = f", {num_threads} threads" if device.type == "cpu" else ""
     print(f"device: {device_name(device)}{where}; torch {torch.__version__}; ×{SCALE}; batch 1")
     with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-        by_size(device, arguments.budget, arguments.most)
-        ratios(device, arguments.budget, arguments.size)
+        by_size(names, device, arguments.budget, arguments.most)
+        ratios(names, device, arguments.budget, arguments.size)
 
 
 if __name__ == "__main__":

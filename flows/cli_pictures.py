@@ -64,12 +64,14 @@ def upscale(
         sisr upscale photo.jpg -o zoom-x4.png --scale 2 --repeat 2
         sisr upscale holiday/ -o enlarged/ --model bicubic --scale 4
     """
+    from tasks.allocator import keep_freed_memory
     from tasks.config import Settings
     from tasks.errors import ImageError, SisrError
     from tasks.network_choice import choose
     from tasks.super_resolve import best_device, format_of, use_all_cores
 
     use_all_cores()
+    keep_freed_memory()
     plan = _plan(pictures, output)
     if output.suffix and len(plan) == 1:
         format_of(output)
@@ -139,11 +141,13 @@ def compare(
         sisr compare photo.jpg --model vdsr-x2/1 --model vdsr-x2/2
     """
     from flows.picture_progress import progress_of
+    from tasks.allocator import keep_freed_memory
     from tasks.comparison import compare as compare_networks
     from tasks.comparison import parse_box
     from tasks.super_resolve import format_of, read_picture, use_all_cores, write_picture
 
     use_all_cores()
+    keep_freed_memory()
     output = output or Path(f"{picture.stem}-compared.png")
     format_of(output)
     marked = parse_box(box) if box else None

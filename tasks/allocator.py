@@ -1,7 +1,8 @@
-"""Keep the memory that a training frees: every step asks for the same pieces again.
+"""Keep the memory that a network's layers free: the next step or picture asks for it again.
 
 glibc hands large pieces back to the system at once, and each step then pays for thousands of page
-faults: a fifth of SRCNN's time on a CPU. Other C libraries are left as they are.
+faults: a fifth of SRCNN's time on a CPU, and half of it for a large picture. Other C libraries are
+left as they are.
 """
 
 import ctypes

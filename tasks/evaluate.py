@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import models
 from models.registry import Architecture
+from tasks.allocator import keep_freed_memory
 from tasks.atomic import write_text
 from tasks.checksums import folder_sha256
 from tasks.color import is_grey, luminance_with_grey_converted
@@ -71,6 +72,7 @@ def evaluate_network(
     network: nn.Module, architecture: str, scale: int, datasets: Sequence[str]
 ) -> dict[str, Any]:
     """Everything that is measured of one network: quality, time, complexity."""
+    keep_freed_memory()  # else the page faults of large pictures are timed as well
     about = models.get(architecture)
     device = best_device()
     network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
