@@ -6,7 +6,6 @@ own function and lets DVC record it, so afterwards `dvc repro` has nothing to do
 
 import base64
 import re
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from prefect.tasks import Task
 from flows.progress import Board
 from flows.reaper import guard
 from flows.selection import EVALUATE_STAGES, TRAIN_STAGES, Selection, cell_of, made_by, split
+from flows.stages import Stages
 from tasks import pipeline
 from tasks.checks import check_inputs
 from tasks.config import (
@@ -43,7 +43,7 @@ from tasks.config import (
 from tasks.degrade import degrade
 from tasks.dispatch import Cluster, cluster
 from tasks.download import download
-from tasks.errors import CellsFailed, DownloadError, ParamsError, SisrError, StoreError
+from tasks.errors import CellsFailed, DownloadError, SisrError, StoreError
 from tasks.evaluate import evaluate
 from tasks.fingerprint import write_fingerprints
 from tasks.illustrations import FIGURES
@@ -51,7 +51,6 @@ from tasks.layout import CELL_FOLDER, REPORT_FOLDER
 from tasks.parameter_sets import adopt
 from tasks.report import Report, markdown, write_report
 from tasks.shards import shard
-from tasks.staleness import is_restorable, stale_stages
 from tasks.tracking import log_benchmark
 from tasks.train import Progress, is_finished
 
@@ -110,6 +109,7 @@ class _Run:
     params: Params
     settings: Settings
     selection: Selection
+    stages: Stages
     board: Board
 
 
@@ -145,7 +145,8 @@ def benchmark(
         selection.check(load_params())
         stack.enter_context(pipeline.unchanged(PARAMS_FILE))
         board = stack.enter_context(Board(get_run_logger().info))
-        _make(_Run(load_params(), Settings(), selection, board))
+        params = load_params()
+        _make(_Run(params, Settings(), selection, Stages(params, selection), board))
 
 
 def _make(run: _Run) -> None:
@@ -153,7 +154,7 @@ def _make(run: _Run) -> None:
     _run_data_stages(run)
     failures = _train(run)
     failures |= _evaluate(run, failures)
-    left_out = run.selection.left_out(stale_stages())
+    left_out = run.selection.left_out(run.stages.stale())
     report = _report(run, failures, left_out)
     _register(run, is_whole=not failures and not left_out)
     if pipeline.has_remote() and not failures:
@@ -168,7 +169,7 @@ def _make(run: _Run) -> None:
 
 def _look_into_remote(run: _Run) -> None:
     """What another machine has made with these inputs is not made again."""
-    if not pipeline.has_remote() or not stale_stages():
+    if not pipeline.has_remote() or not run.stages.stale():
         return
     try:
         pipeline.fetch_records()
@@ -179,7 +180,7 @@ def _look_into_remote(run: _Run) -> None:
 def _run_data_stages(run: _Run) -> None:
     params = run.params
     for kind in DATA_STAGES:
-        for stage in _stale((kind,)):
+        for stage in run.stages.stale_of((kind,)):
             run.board.say(f"{stage} …")
             item = stage.partition("@")[2]
             match kind:
@@ -194,12 +195,12 @@ def _run_data_stages(run: _Run) -> None:
                     shard_task(
                         params.data.train, scale=int(item), shape=params.shards, say=run.board.say
                     )
-            _record(params, stage)
+            run.stages.record(stage)
 
 
 def _train(run: _Run) -> dict[str, str]:
     """Train every stale cell of the run, all at once; returns why which ones failed."""
-    stages = {_cell(run.params, stage): stage for stage in _to_make(run, TRAIN_STAGES)}
+    stages = {_cell(run.params, stage): stage for stage in run.stages.to_make(TRAIN_STAGES)}
     _take_finished(run, stages)
     if not stages:
         return {}
@@ -215,7 +216,7 @@ def _train(run: _Run) -> dict[str, str]:
             future.wait()
             reason = _failure(future.state)
             if reason is None:
-                _record(run.params, stages[cell])
+                run.stages.record(stages[cell])
                 ray.forget(cell)
                 board.finish(cell.name, "trained")
             else:
@@ -230,13 +231,13 @@ def _take_finished(run: _Run, stages: dict[Cell, str]) -> None:
         folder = CELL_FOLDER / cell.name
         if is_finished(run.params, cell, folder):
             run.board.say(f"{cell.name}: {folder} holds this very training's result")
-            _record(run.params, stages.pop(cell))
+            run.stages.record(stages.pop(cell))
 
 
 def _evaluate(run: _Run, failures: dict[str, str]) -> dict[str, str]:
     """Measure every stale row whose cell did not fail, one by one, so that times are true."""
     failed: dict[str, str] = {}
-    for stage in _to_make(run, EVALUATE_STAGES):
+    for stage in run.stages.to_make(EVALUATE_STAGES):
         cell = cell_of(run.params, stage)
         if cell is not None and cell.name in failures:
             continue
@@ -246,7 +247,7 @@ def _evaluate(run: _Run, failures: dict[str, str]) -> dict[str, str]:
         state = evaluate_task(run.params, architecture=architecture, scale=scale, return_state=True)
         reason = _failure(state)
         if reason is None:
-            _record(run.params, stage)
+            run.stages.record(stage)
         else:
             failed[made_by(stage)] = reason
     return failed
@@ -254,25 +255,25 @@ def _evaluate(run: _Run, failures: dict[str, str]) -> dict[str, str]:
 
 def _report(run: _Run, failures: dict[str, str], left_out: set[str]) -> Report | None:
     is_whole = not failures and not left_out
-    if is_whole and not _stale(("report",)):
+    if is_whole and not run.stages.stale_of(("report",)):
         return None
     run.board.say("report …")
     report: Report = report_task(run.params, failures, left_out)
     if is_whole:
         # Else the tables have every row, but not what params.yaml asks for.
-        _record(run.params, "report")
+        run.stages.record("report")
     return report
 
 
 def _register(run: _Run, is_whole: bool) -> None:
-    if is_whole and not _stale(("register",)):
+    if is_whole and not run.stages.stale_of(("register",)):
         return
     run.board.say("register …")
     for each in register_task(run.params, run.settings):
         crown = " – champion" if each.is_champion else ""
         run.board.say(f"  {each.model} version {each.version}: {each.psnr_db:.2f} dB{crown}")
     if is_whole:
-        _record(run.params, "register")
+        run.stages.record("register")
 
 
 def _publish(report: Report) -> None:
@@ -289,37 +290,6 @@ def _publish(report: Report) -> None:
         create_image_artifact(
             f"data:image/png;base64,{picture}", key=_key(figure.stem), description=figure.stem
         )
-
-
-def _record(params: Params, stage: str) -> None:
-    """Let DVC record a stage, but never under parameters that it was not made with."""
-    if load_params() != params:
-        raise ParamsError(
-            f"{PARAMS_FILE} changed during the run; {stage} is not recorded:"
-            " run again to make what it asks for now"
-        )
-    pipeline.record(stage)
-
-
-def _to_make(run: _Run, kinds: tuple[str, ...]) -> list[str]:
-    """The stages of some kinds that this run has to make."""
-    if not run.selection.force:
-        return [stage for stage in _stale(kinds) if run.selection.takes(stage)]
-    return [
-        stage
-        for stage in pipeline.stage_names()
-        if stage.partition("@")[0] in kinds and run.selection.takes(stage)
-    ]
-
-
-def _stale(kinds: Iterable[str]) -> list[str]:
-    """The stale stages of some kinds, but for those DVC can restore."""
-    return [
-        stage
-        for stage in stale_stages()
-        if stage.partition("@")[0] in kinds
-        and not (is_restorable(stage) and pipeline.restore(stage))
-    ]
 
 
 def _cell(params: Params, stage: str) -> Cell:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.environment import make_prefect_home
+from flows.prefect_server import begin_own_server
 from flows.printing import print_json, print_tables
 from flows.reaper import guard
 
@@ -65,9 +66,11 @@ def run(
         typer.echo("starting Prefect …", err=True)
         make_prefect_home()
         guard()
-        from flows.benchmark import benchmark
-
         try:
+            wait_for_server = begin_own_server()
+            from flows.benchmark import benchmark
+
+            wait_for_server()
             benchmark(architectures=architecture or None, scales=scale or None, force=force)
         except KeyboardInterrupt:
             typer.echo("sisr: stopped; `sisr run` goes on where this was", err=True)
@@ -89,7 +92,7 @@ def status(
         sisr status --json
     """
     from tasks.checks import check_inputs
-    from tasks.report import rows_left_out
+    from tasks.last_report import rows_left_out
     from tasks.row_status import LEFT_OUT
     from tasks.staleness import stale_stages
 

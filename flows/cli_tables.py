@@ -34,7 +34,8 @@ def table(
     if form is None:
         print_tables(dataset, scale)
         return
-    from tasks.report import formatted, read_summary
+    from tasks.last_report import read_summary
+    from tasks.report import formatted
 
     typer.echo(formatted(read_summary(dataset, scale), form), nl=False)
 

@@ -34,7 +34,7 @@ def print_tables(dataset: str | None = None, scale: int | None = None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from tasks.report import read_summary
+    from tasks.last_report import read_summary
     from tasks.row_status import without_numbers
 
     summary = read_summary(dataset, scale)

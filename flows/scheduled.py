@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-from flows.pages import prefect_server
+from flows.prefect_server import scheduling_server
 from flows.reaper import MARK, guard
 from tasks.errors import StoreError
 
@@ -31,7 +31,7 @@ def serve_on_schedule(cron: str, port: int) -> None:
         StoreError: the port is taken, or a server or the runner ended by itself.
     """
     guard()  # server and runner end with us, even if we are killed
-    with _stop_signals(), prefect_server(port):
+    with _stop_signals(), scheduling_server(port):
         runner = subprocess.Popen(
             [sys.executable, "-m", "flows.scheduled", cron],
             start_new_session=True,

@@ -64,6 +64,6 @@ def results(dataset: str | None = None, scale: int | None = None) -> pd.DataFram
     Raises:
         DataError: no run yet, or no such rows; the message says which there are.
     """
-    from tasks.report import read_summary
+    from tasks.last_report import read_summary
 
     return read_summary(dataset, scale)

@@ -34,7 +34,8 @@ def stale_stages() -> dict[str, str]:
     """
     with _repo() as repo:
         status = repo.status()
-        return {name: _reason(status[name]) for name in _in_order(repo) if name in status}
+        order = _in_order(repo) if status else ()  # which makes DVC read everything again
+        return {name: _reason(status[name]) for name in order if name in status}
 
 
 def stage_names() -> list[str]:

@@ -20,7 +20,6 @@ import pandas as pd
 from tasks.atomic import replacing_folder, write_text
 from tasks.config import Cell, Params, load_params
 from tasks.crops import BASELINE
-from tasks.errors import DataError
 from tasks.headline import headlines
 from tasks.html_page import html_page
 from tasks.illustrations import FIGURES, illustrate
@@ -150,36 +149,6 @@ def markdown(summary: pd.DataFrame) -> str:
         for (dataset, scale), rows in groups
     ]
     return "\n\n".join(tables) + "\n"
-
-
-def read_summary(dataset: str | None = None, scale: int | None = None) -> pd.DataFrame:
-    """The last report's summary, or its rows of one data set (in any case) and scale.
-
-    Raises:
-        DataError: no report yet, or no such rows; the message says which there are.
-    """
-    file = REPORT_FOLDER / "summary.parquet"
-    if not file.exists():
-        raise DataError("there are no tables yet; run `sisr run` first")
-    summary = pd.read_parquet(file)
-    wanted = summary["dataset"].str.lower() == (dataset or "").lower()
-    rows = summary[(wanted | (dataset is None)) & ((summary["scale"] == scale) | (scale is None))]
-    if rows.empty:
-        known = (summary["dataset"] + " ×" + summary["scale"].astype("str")).unique()
-        asked = f"{dataset or 'any data set'} ×{scale or 'any scale'}"
-        raise DataError(f"no rows of {asked}; the tables have: {', '.join(known)}")
-    return rows
-
-
-def rows_left_out() -> list[str]:
-    """The last report's rows (`srcnn-x2`) whose run was not asked to make them."""
-    file = REPORT_FOLDER / "summary.parquet"
-    if not file.exists():
-        return []
-    summary = pd.read_parquet(file)
-    rows = summary[summary["status"] == LEFT_OUT]
-    pairs = rows[["architecture", "scale"]].drop_duplicates().itertuples(index=False)
-    return [result_name(architecture, scale) for architecture, scale in pairs]
 
 
 def formatted(summary: pd.DataFrame, form: Format) -> str:

@@ -16,10 +16,11 @@ import pandas as pd
 from tasks.atomic import replacing_folder, write_text
 from tasks.config import Params, load_params
 from tasks.illustrations import FIGURES
+from tasks.last_report import read_summary
 from tasks.layout import CELL_FOLDER, REPORT_FOLDER
 from tasks.origin import git_commit
 from tasks.published_tables import published_table
-from tasks.report import markdown, read_summary
+from tasks.report import markdown
 from tasks.tables import markdown_table
 
 # The paper's fractions of its 80 epochs.

@@ -94,6 +94,7 @@ def test_ctrl_c_ends_a_run_with_its_own_code(
 
     monkeypatch.setenv("PREFECT_HOME", str(Path("prefect").absolute()))
     monkeypatch.setattr("flows.cli_runs.guard", lambda: None)
+    monkeypatch.setattr("flows.cli_runs.begin_own_server", lambda: lambda: None)
     monkeypatch.setattr("flows.benchmark.benchmark", stop)
 
     done = sisr("run")

@@ -15,12 +15,11 @@ from tasks.config import Params, Settings, load_catalogue
 from tasks.degrade import degrade
 from tasks.download import download
 from tasks.errors import DataError
+from tasks.last_report import read_summary, rows_left_out
 from tasks.report import (
     build_report,
     formatted,
     markdown,
-    read_summary,
-    rows_left_out,
     write_report,
 )
 from tests.conftest import REPOSITORY, Workspace
@@ -336,21 +335,6 @@ def test_a_missing_row_is_an_error(params: Params) -> None:
     Path("results/bicubic-x2.json").unlink()
     with pytest.raises(FileNotFoundError, match="bicubic-x2"):
         write_report(params, failures={})
-
-
-def test_reading_some_rows(params: Params) -> None:
-    write_report(params, failures={})
-    assert len(read_summary()) == 4
-    assert len(read_summary("Tiny_Test", 2)) == 4
-    with pytest.raises(DataError, match=r"no rows of Set5 ×any scale; .* have: tiny_test ×2"):
-        read_summary("Set5")
-    with pytest.raises(DataError, match="×3"):
-        read_summary(scale=3)
-
-
-def test_no_report_yet(workspace: Workspace) -> None:
-    with pytest.raises(DataError, match="sisr run"):
-        read_summary()
 
 
 def test_formats(params: Params) -> None:
