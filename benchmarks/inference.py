@@ -1,10 +1,11 @@
-"""One picture through LESRCNN and VDSR: time by size, what the machine could do, what helps.
+"""One picture through a network: time by size, what the machine could do, what helps.
 
-Random weights: time does not depend on them. Each row is the median with its quartiles. A ratio
-is taken within a round, in which each contender runs once, one after the other, so that a busy
-machine slows all of them. On a CPU, rates and ratios count CPU seconds of all threads, which other
-programs hardly change; the seconds are the clock's. Beside them stands the table of Tian et al.
-2020 (LESRCNN), taken on one GPU: compare within a column only.
+Freed memory is kept, as `sisr upscale` and evaluation keep it. Random weights: time does not
+depend on them. Each row is the median with its quartiles. A ratio is taken within a round, in which
+each contender runs once, one after the other, so that a busy machine slows all of them. On a CPU,
+rates and ratios count CPU seconds of all threads, which other programs hardly change; the seconds
+are the clock's. Beside them stands the table of Tian et al. 2020 (LESRCNN), taken on one GPU:
+compare within a column only.
 """
 
 import argparse

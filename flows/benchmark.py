@@ -175,6 +175,7 @@ def _look_into_remote(run: _Run) -> None:
         pipeline.fetch_records()
     except StoreError as error:
         run.board.say(f"{error}; what others have made is not looked for")
+    run.stages.ask_again()  # that may have taken minutes
 
 
 def _run_data_stages(run: _Run) -> None:

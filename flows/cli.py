@@ -10,8 +10,8 @@ import typer
 from flows import cli_models, cli_pictures, cli_runs, cli_tables
 from flows.environment import prepare
 
-# While the engines are imported, Python looks for garbage among the modules again and again, and at
-# the end once more: seconds of each command, for nothing.
+# While the engines are imported, Python would look for garbage among their modules again and again,
+# and at the end once more: seconds of every command that imports them.
 _GARBAGE_THRESHOLDS = (50_000, 20, 20)
 
 app = typer.Typer(

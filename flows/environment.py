@@ -9,7 +9,7 @@ _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # A busy machine needs more than Prefect's 20 s to start its temporary server.
+    # A busy machine needs more than Prefect's 20 s to start its temporary server, or we ours.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     # Prefect's page gets the run's log; the terminal gets the run's own lines and its last error.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",

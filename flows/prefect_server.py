@@ -1,8 +1,7 @@
 """Prefect's server: one for the time of a run, one for a schedule, or the one that there is.
 
-A run's own is Prefect's app for processes that come and go. Prefect would start the same, but only
-once the flow is called; here it starts while the run imports what it needs, which saves some eight
-seconds of each.
+A run's own is Prefect's ephemeral app. Prefect would start it too, but only when the flow is
+called; here it starts while the run imports what it needs, which saves each run some eight seconds.
 """
 
 import atexit
@@ -13,25 +12,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tasks.errors import StoreError
 
 HOST = "127.0.0.1"
 _POLL_S = 0.1
-_START_TIMEOUT_S = 120.0
 _END_TIMEOUT_S = 5.0
 
 
 def begin_own_server() -> Callable[[], None]:
     """Start this process's own server, and return what waits until it answers.
 
-    It ends when the process does. A server that PREFECT_API_URL names already is used as it is.
-    Call this before Prefect is imported.
+    It ends when the process does. Where a person may have named a server to Prefect, the choice is
+    left to Prefect. Call this before Prefect is imported.
 
     Raises (the wait):
         StoreError: the server ended or did not answer.
     """
-    if "PREFECT_API_URL" in os.environ:
+    assert "prefect" not in sys.modules, "Prefect reads its settings when it is imported"
+    if _may_be_named():
         return lambda: None
     # Handed over open, so that nobody else takes the port.
     with socket.create_server((HOST, 0)) as listening:
@@ -42,7 +42,7 @@ def begin_own_server() -> Callable[[], None]:
             pass_fds=[descriptor],
             start_new_session=True,  # Ctrl-C stops the run, which then tells how it ended
         )
-    # The last registered is called first: Prefect's own, which send the rest of the log, go before.
+    # Prefect sends the rest of its log before; what is registered first is called last.
     atexit.register(_end, server)
     url = f"http://{HOST}:{port}/api"
     os.environ["PREFECT_API_URL"] = url
@@ -87,7 +87,7 @@ def pages_address(port: int) -> dict[str, str]:
 
 
 def address(port: int) -> list[str]:
-    """The options that name it."""
+    """The options that say where a server listens."""
     return ["--host", HOST, "--port", str(port)]
 
 
@@ -101,10 +101,24 @@ def check_free(port: int) -> None:
             raise StoreError(f"port {port} is not free ({error}); choose another one") from error
 
 
+def _may_be_named() -> bool:
+    """Whether one of the places where Prefect looks for its server's address may hold one."""
+    if {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"} & set(os.environ):
+        return True
+    if Path("prefect.toml").exists() or Path(os.environ["PREFECT_HOME"], "profiles.toml").exists():
+        return True
+    return _mentions(Path(".env"), "prefect_") or _mentions(Path("pyproject.toml"), "[tool.prefect")
+
+
+def _mentions(file: Path, text: str) -> bool:
+    return file.exists() and text in file.read_text("utf-8", errors="replace").lower()
+
+
 def _wait_until_healthy(server: "subprocess.Popen[bytes]", url: str) -> None:
     import httpx
 
-    end_s = time.monotonic() + _START_TIMEOUT_S
+    patience_s = float(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
+    end_s = time.monotonic() + patience_s
     while time.monotonic() < end_s:
         if server.poll() is not None:
             raise StoreError("Prefect's server ended by itself; its message is above")
@@ -114,7 +128,7 @@ def _wait_until_healthy(server: "subprocess.Popen[bytes]", url: str) -> None:
         except httpx.TransportError:
             pass  # not listening, or not answering yet
         time.sleep(_POLL_S)
-    raise StoreError(f"Prefect's server did not answer at {url} within {_START_TIMEOUT_S:.0f} s")
+    raise StoreError(f"Prefect's server did not answer at {url} within {patience_s:.0f} s")
 
 
 def _end(server: "subprocess.Popen[bytes]") -> None:

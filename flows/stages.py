@@ -27,6 +27,10 @@ class Stages:
             self._stale = stale_stages()
         return self._stale
 
+    def ask_again(self) -> None:
+        """Forget what DVC said: time has passed, or something was made."""
+        self._stale = None
+
     def stale_of(self, kinds: Iterable[str]) -> list[str]:
         """The stale stages of some kinds, but for those that DVC has just restored."""
         return [
@@ -55,11 +59,11 @@ class Stages:
                 f"{PARAMS_FILE} changed during the run; {stage} is not recorded:"
                 " run again to make what it asks for now"
             )
-        self._stale = None
+        self.ask_again()
         pipeline.record(stage)
 
     def _restore(self, stage: str) -> bool:
         if not is_restorable(stage) or not pipeline.restore(stage):
             return False
-        self._stale = None
+        self.ask_again()
         return True

@@ -81,8 +81,8 @@ def waiting_line(
         if number
     )
     return (
-        f"no training has begun for {waited_s:.0f} s: {num_workers} × ({wanted}) wanted;"
-        f" free on the cluster: {there}; still waiting"
+        f"no worker has started for {waited_s:.0f} s: {num_workers} × ({wanted}) wanted; free on"
+        f" the cluster, without what starting workers hold: {there}; still waiting"
     )
 
 

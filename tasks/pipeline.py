@@ -34,7 +34,7 @@ def stale_stages() -> dict[str, str]:
     """
     with _repo() as repo:
         status = repo.status()
-        order = _in_order(repo) if status else ()  # which makes DVC read everything again
+        order = _in_order(repo) if status else ()  # ordering makes DVC read everything again
         return {name: _reason(status[name]) for name in order if name in status}
 
 

@@ -89,17 +89,25 @@ def test_what_was_not_pushed_is_pushed_by_the_next_run(
 def test_ctrl_c_ends_a_run_with_its_own_code(
     sisr: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    order: list[str] = []
+
     def stop(**_: object) -> None:
+        order.append("flow")
         raise KeyboardInterrupt
+
+    def begin() -> Callable[[], None]:
+        order.append("server begun")
+        return lambda: order.append("server there")
 
     monkeypatch.setenv("PREFECT_HOME", str(Path("prefect").absolute()))
     monkeypatch.setattr("flows.cli_runs.guard", lambda: None)
-    monkeypatch.setattr("flows.cli_runs.begin_own_server", lambda: lambda: None)
+    monkeypatch.setattr("flows.cli_runs.begin_own_server", begin)
     monkeypatch.setattr("flows.benchmark.benchmark", stop)
 
     done = sisr("run")
 
     assert done.exit_code == 130
+    assert order == ["server begun", "server there", "flow"]
     assert done.stderr.splitlines() == [
         "starting Prefect …",
         "sisr: stopped; `sisr run` goes on where this was",

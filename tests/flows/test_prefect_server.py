@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows import prefect_server
 from tests.conftest import REPOSITORY
 
 # A run that imports Prefect while its server starts, and ends as a command does.
@@ -19,6 +20,8 @@ from flows.environment import make_prefect_home, prepare
 prepare()
 make_prefect_home()
 from flows.prefect_server import begin_own_server
+from flows.reaper import guard
+guard()
 wait = begin_own_server()
 from prefect import flow, get_run_logger, task
 
@@ -48,9 +51,12 @@ def run(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def servers() -> list[list[str]]:
-    lines = [each.info["cmdline"] or [] for each in psutil.process_iter(["cmdline"])]
-    return [line for line in lines if "flows.prefect_server" in line]
+def servers(folder: Path) -> list[psutil.Process]:
+    return [
+        each
+        for each in psutil.process_iter(["cmdline", "cwd"])
+        if each.info["cwd"] == str(folder) and "flows.prefect_server" in each.info["cmdline"]
+    ]
 
 
 @pytest.mark.slow
@@ -69,7 +75,7 @@ def test_a_run_and_its_log_are_in_the_workspaces_database_and_no_server_is_left(
             assert states == [("COMPLETED",)]
         (logged,) = database.execute("SELECT count(*) FROM log WHERE message = 'the last word'")
     assert logged == (1,)
-    assert servers() == []
+    assert servers(tmp_path) == []
 
 
 @pytest.mark.slow
@@ -81,17 +87,42 @@ def test_a_server_that_cannot_start_is_told(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert "StoreError: Prefect's server ended by itself" in done.stderr
-    assert servers() == []
+    assert servers(tmp_path) == []
 
 
-def test_a_server_that_there_is_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows import prefect_server
+@pytest.mark.parametrize(
+    ("variable", "file", "text"),
+    [
+        ("PREFECT_API_URL", "", ""),
+        ("PREFECT_PROFILE", "", ""),
+        ("", ".env", "PREFECT_API_URL=http://prefect:4200/api"),
+        ("", "prefect.toml", "[api]"),
+        ("", "prefect-home/profiles.toml", 'active = "local"'),
+        ("", "pyproject.toml", "[tool.prefect.api]"),
+    ],
+)
+def test_where_a_server_may_be_named_none_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, file: str, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect-home"))
+    monkeypatch.delitem(sys.modules, "prefect", raising=False)
+    Path("prefect-home").mkdir()
+    Path(".env").write_text("SISR_STORAGE=somewhere\n")
+    Path("pyproject.toml").write_text("[tool.ruff]\n")
 
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
-    monkeypatch.setattr(
-        prefect_server.subprocess, "Popen", lambda *_, **__: pytest.fail("started one")
-    )
+    with monkeypatch.context() as patch:
+        patch.setattr(prefect_server.subprocess, "Popen", refuse)
+        with pytest.raises(AssertionError, match="started one"):
+            prefect_server.begin_own_server()
+        if variable:
+            patch.setenv(variable, "local")
+        else:
+            Path(file).write_text(text)
+        prefect_server.begin_own_server()()
 
-    prefect_server.begin_own_server()()
 
-    assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
+def refuse(*_: object, **__: object) -> None:
+    raise AssertionError("started one")

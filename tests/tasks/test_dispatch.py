@@ -227,7 +227,7 @@ dispatch._FIRST_WORD_S = 1.0
 told = threading.Event()
 
 def say(line):
-    if "no training has begun" in line:
+    if "no worker has started" in line:
         print(line, flush=True)
         told.set()
 
@@ -261,7 +261,8 @@ def test_a_cluster_without_room_is_told_while_it_is_waited_for(
         head.stop()
 
     assert done.returncode == 0, done.stderr
-    assert "1 × (2 CPU) wanted; free on the cluster: 1 of 1 CPU; still waiting" in done.stdout
+    assert "1 × (2 CPU) wanted; free on the cluster, " in done.stdout
+    assert "hold: 1 of 1 CPU; still waiting" in done.stdout
 
 
 def _ray_of_one_core(folder: Path, port: int, token: dict[str, str]) -> Server:

@@ -98,8 +98,8 @@ def test_what_is_waited_for_is_told_with_what_there_is() -> None:
     line = waiting_line(part, 2, {"CPU": 3.0}, {"CPU": 16.0, "GPU": 1.0}, 61.2)
 
     assert line == (
-        "no training has begun for 61 s: 2 × (4 CPU and 0.25 GPU) wanted;"
-        " free on the cluster: 3 of 16 CPU, 0 of 1 GPU; still waiting"
+        "no worker has started for 61 s: 2 × (4 CPU and 0.25 GPU) wanted; free on the cluster,"
+        " without what starting workers hold: 3 of 16 CPU, 0 of 1 GPU; still waiting"
     )
     # Without a GPU none is spoken of.
     on_cpu = waiting_line(Lane("cpu-0", 1, 0.0, True), 1, {}, {"CPU": 8.0, "GPU": 2.0}, 60)
