@@ -1,10 +1,15 @@
-"""Cutting HR and LR pictures into packed shards against cutting them into PNG sub-pictures.
+"""Cutting HR and LR pictures into packed shards against cutting them into PNG files.
 
-The other way is what BasicSR's `extract_subimages` does: each patch becomes a PNG file (compression
-3, by OpenCV where it is installed, as there; else by Pillow), in as many processes as there are
-cores. Same pictures, same patches; megabytes are those of the
-raw HR and LR pixels that end up on disk. A round runs both, one after the other, on all cores;
-"per core" is by processor time, which other jobs of the machine disturb less.
+Two other ways, both with a PNG file for each crop (compression 3, by OpenCV where it is installed,
+else by Pillow) and as many processes as there are cores:
+
+- as BasicSR's `extract_subimages.py` is set: HR crops of 480 pixels every 240, LR crops of half
+  that;
+- the very patches that go into the shards, so that no more is written than there.
+
+All cut the same pictures, each pixel at least once; megabytes are those of the pictures' raw
+pixels, HR and LR. A round runs every way, one after the other, on all cores; "per core" is by
+processor time, which other jobs of the machine disturb less.
 """
 
 import os
@@ -14,6 +19,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import argparse
 import importlib.util
+import math
 import resource
 import shutil
 import tempfile
@@ -21,6 +27,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -34,8 +41,18 @@ from tasks.shards import _offsets, write_shards
 
 SCALE = 2
 SHAPE = Shards(patch_px=96, stride_px=96, shard_mib=64)
-PAIR_BYTES = 3 * (96 * 96 + 48 * 48)
 SIZE = (1020, 1356, 3)
+
+
+class Crops(NamedTuple):
+    """How HR pictures are cut; of LR pictures a `SCALE`-th of it."""
+
+    side_px: int
+    step_px: int
+
+
+BASICSR = Crops(480, 240)
+PATCHES = Crops(SHAPE.patch_px, SHAPE.stride_px)
 
 
 def make_pictures(folder: Path, num: int) -> list[tuple[Path, Path]]:
@@ -54,13 +71,12 @@ def make_pictures(folder: Path, num: int) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def ours(pairs: list[tuple[Path, Path]], folder: Path) -> float:
-    """Raw megabytes put into shards."""
+def ours(pairs: list[tuple[Path, Path]], folder: Path) -> None:
+    """Put the pictures into shards."""
     target = folder / "shards"
     target.mkdir()
-    num = write_shards(pairs, target, SCALE, SHAPE)
+    write_shards(pairs, target, SCALE, SHAPE)
     shutil.rmtree(target)
-    return num * PAIR_BYTES / 1e6
 
 
 def processor_s() -> float:
@@ -69,12 +85,12 @@ def processor_s() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def timed(work: Callable[[], float], per_core: list[float]) -> Callable[[], float]:
+def timed(work: Callable[[], None], megabytes: float, per_core: list[float]) -> Callable[[], float]:
     """Megabytes a second by the clock; those a second of processor time go into `per_core`."""
 
     def run() -> float:
         start_s, start_processor_s = time.perf_counter(), processor_s()
-        megabytes = work()
+        work()
         per_core.append(megabytes / (processor_s() - start_processor_s))
         return megabytes / (time.perf_counter() - start_s)
 
@@ -104,71 +120,74 @@ def reader_and_writer(path: Path) -> tuple[np.ndarray, Callable[[Path, np.ndarra
     return cv2.imread(str(path), cv2.IMREAD_UNCHANGED), write
 
 
-def sub_pictures(job: tuple[Path, Path, int]) -> int:
-    """Cut one picture into PNG files; their raw bytes."""
-    path, target, side = job
+def sub_pictures(job: tuple[Path, Path, Crops]) -> None:
+    """Cut one picture into PNG files."""
+    path, target, crops = job
     picture, write = reader_and_writer(path)
-    num_bytes = 0
-    rows, columns = (_offsets(size, side, side) for size in picture.shape[:2])
+    rows, columns = (_offsets(size, crops.side_px, crops.step_px) for size in picture.shape[:2])
     for row in rows:
         for column in columns:
-            patch = picture[row : row + side, column : column + side]
-            name = f"{path.stem}_{row:05d}_{column:05d}.png"
-            write(target / name, patch)
-            num_bytes += patch.nbytes
-    return num_bytes
+            crop = picture[row : row + crops.side_px, column : column + crops.side_px]
+            write(target / f"{path.stem}_{row:05d}_{column:05d}.png", crop)
 
 
-def png_files(pairs: list[tuple[Path, Path]], folder: Path) -> float:
-    """Raw megabytes put into PNG files."""
+def png_files(pairs: list[tuple[Path, Path]], folder: Path, crops: Crops) -> None:
+    """Cut all pictures into PNG files."""
     target = folder / "files"
     target.mkdir()
-    jobs = [(hr, target, 96) for hr, _ in pairs] + [(lr, target, 48) for _, lr in pairs]
+    small = Crops(crops.side_px // SCALE, crops.step_px // SCALE)
+    jobs = [(hr, target, crops) for hr, _ in pairs] + [(lr, target, small) for _, lr in pairs]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        num_bytes = sum(pool.map(sub_pictures, jobs))
+        list(pool.map(sub_pictures, jobs))
     shutil.rmtree(target)
-    return num_bytes / 1e6
 
 
-def decoding(pairs: list[tuple[Path, Path]]) -> float:
-    """Raw megabytes decoded, which bounds us: nothing else is done."""
-    return sum(read_image(path).nbytes for pair in pairs for path in pair) / 1e6
+def decoding(pairs: list[tuple[Path, Path]]) -> None:
+    """Decode, which bounds us: nothing else is done."""
+    for pair in pairs:
+        for path in pair:
+            read_image(path)
 
 
 def main() -> None:
     """Print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pictures", type=int, default=12)
     parser.add_argument("--folder", type=Path, help="where to write; default: the system's own")
     arguments = parser.parse_args()
+    megabytes = arguments.pictures * math.prod(SIZE) * (1 + 1 / SCALE**2) / 1e6
+    if has_opencv():
+        import cv2  # noqa: F401  once, before the processes fork
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         folder = Path(temporary)
         pairs = make_pictures(folder, arguments.pictures)
-        work: dict[str, Callable[[], float]] = {
+        work: dict[str, Callable[[], None]] = {
             "shards": lambda: ours(pairs, folder),
-            "PNG sub-pictures": lambda: png_files(pairs, folder),
+            "as BasicSR's script is set": lambda: png_files(pairs, folder, BASICSR),
+            "our patches as PNG files": lambda: png_files(pairs, folder, PATCHES),
             "decoding alone": lambda: decoding(pairs),
         }
         per_core: dict[str, list[float]] = {name: [] for name in work}
-        contenders = {name: timed(each, per_core[name]) for name, each in work.items()}
+        contenders = {name: timed(each, megabytes, per_core[name]) for name, each in work.items()}
         found = rates({**contenders, "memcpy": memcpy_mb_per_s}, arguments.rounds)
     cpu = {name: np.array(values[1:]) for name, values in per_core.items()}
     print(machine())
     print(f"PNG files by {'OpenCV' if has_opencv() else 'Pillow'}")
-    print(f"{arguments.pictures} RGB pictures of {SIZE[1]}×{SIZE[0]} and their ×2 LR pictures")
-    for what, said in (
-        ("shards, all cores", spread(found["shards"]) + " MB/s"),
-        ("PNG sub-pictures, all cores", spread(found["PNG sub-pictures"], 1) + " MB/s"),
-        ("times as fast", spread(found["shards"] / found["PNG sub-pictures"], 1)),
-        ("shards, per core", spread(cpu["shards"]) + " MB/s"),
-        ("PNG sub-pictures, per core", spread(cpu["PNG sub-pictures"], 1) + " MB/s"),
-        ("times as fast per core", spread(cpu["shards"] / cpu["PNG sub-pictures"], 1)),
-        ("decoding alone, per core", spread(cpu["decoding alone"]) + " MB/s"),
-        ("of decoding alone", spread(100 * cpu["shards"] / cpu["decoding alone"]) + " %"),
-        ("memcpy, per core", spread(found["memcpy"]) + " MB/s"),
-    ):
-        print(f"{what:30} {said}")
+    print(
+        f"{arguments.pictures} RGB pictures of {SIZE[1]}×{SIZE[0]} and their ×2 LR pictures,"
+        f" {megabytes:.0f} MB"
+    )
+    for title, speeds in (("all cores, by the clock", found), ("per core", cpu)):
+        print(f"\n{title}")
+        print(f"  {'shards':28} {spread(speeds['shards'])} MB/s")
+        for other in ("as BasicSR's script is set", "our patches as PNG files"):
+            times = spread(speeds["shards"] / speeds[other], 1)
+            print(f"  {other:28} {spread(speeds[other], 1)} MB/s; shards {times} times as fast")
+    of_decoding = spread(100 * cpu["shards"] / cpu["decoding alone"])
+    print(f"  {'decoding alone':28} {spread(cpu['decoding alone'])} MB/s")
+    print(f"  {'shards, of decoding alone':28} {of_decoding} %")
+    print(f"  {'memcpy':28} {spread(found['memcpy'])} MB/s")
 
 
 if __name__ == "__main__":
