@@ -3,10 +3,11 @@
 The same twelve trainings on the sample photographs, by the clock, from nothing to the last weights:
 
 - packed: on Ray, a lane for each core, largest first; Ray's own start is within the time;
-- one by one, one thread: `python -m tasks.train --all`, which needs no Ray;
-- one by one, all threads: the same with every core given to each training.
+- one lane: on Ray as well, one after the other, every core given to each training;
+- without Ray, one thread: `python -m tasks.train --all`, one after the other;
+- without Ray, all threads: the same with every core given to each training.
 
-A round runs all three. The bound is the trainings' own processor time spread evenly over the cores.
+A round runs all four. The bound is the trainings' own processor time spread evenly over the cores.
 Ray's start is the same however long the cells are; `--times 3` makes them three times as long.
 
     python -m benchmarks.packing
@@ -82,12 +83,17 @@ def one_by_one(workspace: Path, num_threads: int) -> Callable[[], float]:
     return run
 
 
-def packed(workspace: Path, starts_s: list[float], bounds_s: list[float]) -> Callable[[], float]:
-    """Seconds for all cells on Ray; those to the first progress and the bound are put aside."""
+def on_ray(
+    workspace: Path, num_threads: int, starts_s: list[float], bounds_s: list[float]
+) -> Callable[[], float]:
+    """Seconds for all cells on Ray, as many at once as the cores suffice for.
+
+    Those to the first progress and the bound are put aside.
+    """
 
     def run() -> float:
         forget_trainings()
-        change(workspace, {"training": {"num_threads": 1}})
+        change(workspace, {"training": {"num_threads": num_threads}})
         params = load_params()
         firsts: list[float] = []
 
@@ -119,15 +125,17 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=1, help="cells so many times as long")
     arguments = parser.parse_args()
     home = Path.cwd()
+    num_cores = os.cpu_count() or 1
     starts_s: list[float] = []
     bounds_s: list[float] = []
     with tempfile.TemporaryDirectory() as temporary:
         workspace = prepared(Path(temporary), arguments.times)
         os.chdir(workspace)
         contenders = {
-            "packed": packed(workspace, starts_s, bounds_s),
-            "one thread": one_by_one(workspace, 1),
-            "all threads": one_by_one(workspace, os.cpu_count() or 1),
+            "packed": on_ray(workspace, 1, starts_s, bounds_s),
+            "one lane": on_ray(workspace, num_cores, [], []),
+            "without Ray, one thread": one_by_one(workspace, 1),
+            "without Ray, all threads": one_by_one(workspace, num_cores),
         }
         # No round to warm up: each contender starts its processes anew.
         took: list[dict[str, float]] = []
@@ -142,17 +150,13 @@ def main() -> None:
     print(machine())
     num_cells = len(CELLS) * len(SCALES)
     print(f"{num_cells} cells, {arguments.times} times as long, {arguments.rounds} rounds")
-    for what, said in (
-        ("packed", spread(found["packed"], 1) + " s"),
-        ("  to the first progress", spread(np.array(starts_s), 1) + " s"),
-        ("  processor time ÷ cores", spread(bound_s, 1) + " s"),
-        ("  of that bound", spread(100 * bound_s / found["packed"]) + " %"),
-        ("one by one, one thread", spread(found["one thread"], 1) + " s"),
-        ("  packed is faster by", spread(found["one thread"] / found["packed"], 2)),
-        ("one by one, all threads", spread(found["all threads"], 1) + " s"),
-        ("  packed is faster by", spread(found["all threads"] / found["packed"], 2)),
-    ):
-        print(f"{what:28} {said}")
+    print(f"{'packed':26} {spread(found['packed'], 1)} s")
+    print(f"{'  to the first progress':26} {spread(np.array(starts_s), 1)} s")
+    print(f"{'  processor time ÷ cores':26} {spread(bound_s, 1)} s")
+    print(f"{'  of that bound':26} {spread(100 * bound_s / found['packed'])} %")
+    for name in [name for name in contenders if name != "packed"]:
+        times = spread(found[name] / found["packed"], 2)
+        print(f"{name:26} {spread(found[name], 1)} s; packed {times} times as fast")
 
 
 if __name__ == "__main__":
