@@ -51,7 +51,7 @@ class Desk:
         self._attempts: dict[str, int] = {}
         self._events: list[Event] = []
 
-    def next(self, lane: str, takes_large: bool) -> Job | None:
+    def next(self, lane: str, takes_large: bool, takes_small: bool) -> Job | None:
         """The lane's next job; None if there is none left for it."""
         held = self._held.get(lane)
         if held is not None:
@@ -61,7 +61,7 @@ class Desk:
             reason = f"{held.cell}: its worker died {MAX_ATTEMPTS} times; out of memory?"
             self.end(lane, held.cell, reason)
         for job in self._waiting:
-            if takes_large or not job.is_large:
+            if takes_large if job.is_large else takes_small:
                 self._waiting.remove(job)
                 return self._hand_out(lane, job)
         return None

@@ -36,6 +36,7 @@ from ray.util.placement_group import (
 )
 
 from tasks.config import Cell, Params, Settings
+from tasks.cores import num_usable_cores
 from tasks.desk import Desk, Done, Event, Placed, Warned
 from tasks.errors import ParamsError, SisrError, StoreError, TrainingError
 from tasks.exchange import (
@@ -50,8 +51,16 @@ from tasks.exchange import (
     take_result,
 )
 from tasks.fingerprint import cell_fingerprint
-from tasks.lanes import Lane, largest_first, measure_work, plan_lanes, waiting_line
+from tasks.lanes import (
+    Lane,
+    largest_first,
+    may_share,
+    measure_work,
+    plan_lanes,
+    waiting_line,
+)
 from tasks.layout import CELL_FOLDER, EXCHANGE_FOLDER, RAY_FOLDER, TRAINED_FOLDER
+from tasks.sending import CheckpointSender
 from tasks.storage import FolderStore, Store, open_store
 from tasks.train import Progress, checkpoint_file, train_cell
 
@@ -101,9 +110,16 @@ class Cluster:
         # Groups that no lane has named, and since when.
         self._unknown_s: dict[str, float] = {}
         # Since when no lane has workers, and after how long that is said next.
-        self._waiting_since_s, self._word_after_s = time.monotonic(), _FIRST_WORD_S
+        self._opened_s = time.monotonic()
+        self._waiting_since_s, self._word_after_s = self._opened_s, _FIRST_WORD_S
+        # Lanes on parts of GPUs, until the others have their whole ones.
+        self._later: list[Lane] = []
         for lane in self._plan(params):
-            self._start(lane)
+            if lane.takes_large:
+                self._start(lane)
+            else:
+                self._later.append(lane)
+        self._start_parts()
         self._closed = threading.Event()
         self._reader = threading.Thread(target=self._read, name="desk", daemon=True)
         self._reader.start()
@@ -179,6 +195,7 @@ class Cluster:
             while self._running and not self._closed.wait(_POLL_S):
                 self._look_at_lanes()
                 self._pass_on_events()
+                self._start_parts()
                 self._free_lost_groups()
                 self._tell_if_waiting()
             if not self._closed.is_set():
@@ -207,6 +224,18 @@ class Cluster:
                     self._start(lane)
                 else:
                     ray.get(self._desk.lose.remote(lane.name))
+
+    def _start_parts(self) -> None:
+        """Share out GPUs once the cells that need a whole one have theirs.
+
+        Ray gives to whoever fits first: a large cell would wait until all parts of a GPU are free,
+        and train alone at the end.
+        """
+        opened_s = time.monotonic() - self._opened_s
+        if may_share(self._running.values(), self._groups, opened_s):
+            for lane in self._later:
+                self._start(lane)
+            self._later = []
 
     def _free(self, group: str | None) -> None:
         """Take back what a lane that broke goes on holding of our own Ray.
@@ -348,8 +377,8 @@ def _check_room(params: Params, num_cpus: float, num_gpus: float) -> None:
 
 def _num_cpus() -> int | None:
     """The cores we may use if these are some of the machine's; else Ray counts them itself."""
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return mine if mine is not None and mine < (os.cpu_count() or 1) else None
+    mine = num_usable_cores()
+    return mine if mine < (os.cpu_count() or 1) else None
 
 
 def _address(settings: Settings) -> dict[str, Any]:
@@ -401,6 +430,7 @@ def _fit_lane(lane: Lane, num_workers: int, desk: Any, settings: Settings, works
             "desk": desk,
             "lane": lane.name,
             "takes_large": lane.takes_large,
+            "takes_small": lane.takes_small,
             "workspace": workspace if settings.storage is None else None,
             "storage": settings.storage,
             "s3_endpoint_url": settings.s3_endpoint_url,
@@ -443,8 +473,9 @@ def _work_in_lane(config: dict[str, Any]) -> None:
     group = get_current_placement_group()
     if group is not None and _is_first():
         ray.get(desk.report.remote(Placed(lane, group.id.hex())))
+    sizes = config["takes_large"], config["takes_small"]
     while True:
-        job = _as_first(lambda: ray.get(desk.next.remote(lane, config["takes_large"])))
+        job = _as_first(lambda: ray.get(desk.next.remote(lane, *sizes)))
         if job is None:
             return
         reason = _train(job, config)
@@ -510,13 +541,14 @@ def _train_here(job: Job, desk: Any, store: Store, *, shared: bool) -> None:
             desk.report.remote(Warned(cell.name, f"{cell.name}: checkpoint not kept: {error}"))
 
     if not is_trained:
-        train_cell(
-            params,
-            cell,
-            folder,
-            desk.report.remote,
-            on_checkpoint=None if shared else upload,
-        )
+        with CheckpointSender(upload) as sender:
+            train_cell(
+                params,
+                cell,
+                folder,
+                desk.report.remote,
+                on_checkpoint=None if shared else sender.take,
+            )
     if _is_first():
         keep_result(store, job.name, folder)
         shutil.rmtree(folder)

@@ -7,7 +7,7 @@ largest work starts first, so that no long cell is left to run alone at the end.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from tasks.batches import steps_per_epoch
@@ -20,6 +20,8 @@ from tasks.shards import count_patches
 # one's arithmetic, many times the launches of twenty layers.
 LARGE_STEP_MULTIPLY_ADDS = 5e9
 SMALL_CELLS_PER_GPU = 4
+# How long lanes on parts of GPUs wait for those on whole ones.
+WHOLE_GPU_PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Lane:
     num_cpus: int
     num_gpus: float
     takes_large: bool
+    takes_small: bool
 
 
 def measure_work(params: Params, cell: Cell) -> Work:
@@ -102,17 +105,27 @@ def plan_lanes(
     by_cpu = max(1, int(num_cpus // (num_threads * num_workers)))
     if not num_gpus:
         num = min(by_cpu, len(work))
-        return [Lane(f"cpu-{index}", num_threads, 0.0, True) for index in range(num)]
+        return [Lane(f"cpu-{index}", num_threads, 0.0, True, True) for index in range(num)]
     num_large = sum(each.is_large for each in work.values())
     num_small = len(work) - num_large
     by_gpu = max(1, int(num_gpus // num_workers))
     whole = min(num_large, by_gpu, by_cpu)
-    # Parts come after the whole ones in Ray's queue and take the GPUs as those end.
+    # Parts come after the whole ones (`may_share`) and take the GPUs as those end, which they do
+    # with the last large cell: small ones would have a GPU to themselves there.
     # Several workers with parts of GPUs may get the same one, which NCCL refuses.
     per_gpu = SMALL_CELLS_PER_GPU if num_workers == 1 else 1
     parts = min(num_small, per_gpu * by_gpu, by_cpu)
     share = 1 / min(per_gpu, max(1, math.ceil(parts / by_gpu)))
     return [
-        *(Lane(f"gpu-{index}", num_threads, 1.0, True) for index in range(whole)),
-        *(Lane(f"gpu-part-{index}", num_threads, share, False) for index in range(parts)),
+        *(Lane(f"gpu-{index}", num_threads, 1.0, True, not parts) for index in range(whole)),
+        *(Lane(f"gpu-part-{index}", num_threads, share, False, True) for index in range(parts)),
     ]
+
+
+def may_share(running: Iterable[Lane], placed: Container[str], waited_s: float) -> bool:
+    """Whether lanes on parts of GPUs may start: none that needs a whole one still waits for it.
+
+    After `WHOLE_GPU_PATIENCE_S` they may in any case: others may use a part of every GPU for long.
+    """
+    waiting = [lane.name for lane in running if lane.takes_large and lane.name not in placed]
+    return not waiting or waited_s > WHOLE_GPU_PATIENCE_S

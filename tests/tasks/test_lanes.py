@@ -6,7 +6,16 @@ import pytest
 
 from tasks.config import Cell, Params
 from tasks.download import download
-from tasks.lanes import Lane, Work, largest_first, measure_work, plan_lanes, waiting_line
+from tasks.lanes import (
+    WHOLE_GPU_PATIENCE_S,
+    Lane,
+    Work,
+    largest_first,
+    may_share,
+    measure_work,
+    plan_lanes,
+    waiting_line,
+)
 from tests.conftest import Workspace
 
 
@@ -42,6 +51,10 @@ def test_large_cells_take_whole_gpus_and_small_ones_share() -> None:
     planned = lanes(num_small=6, num_large=1, num_gpus=1)
     assert [lane.num_gpus for lane in planned] == [1.0, 0.25, 0.25, 0.25, 0.25]
     assert [lane.takes_large for lane in planned] == [True, False, False, False, False]
+    # Else small cells would have the whole GPU, one after the other.
+    assert [lane.takes_small for lane in planned] == [False, True, True, True, True]
+    assert [lane.takes_small for lane in lanes(0, 3, num_gpus=2)] == [True, True]
+    assert [lane.takes_small for lane in lanes(2, 2, num_cpus=2)] == [True, True]
     # Nobody to share with: a small cell has the GPU.
     assert [lane.num_gpus for lane in lanes(1, 0, num_gpus=1)] == [1.0]
     assert [lane.num_gpus for lane in lanes(0, 3, num_gpus=2)] == [1.0, 1.0]
@@ -59,6 +72,18 @@ def test_several_workers_of_a_small_cell_have_a_gpu_each() -> None:
     planned = lanes(4, 0, num_gpus=2, num_workers=2)
     assert [lane.num_gpus for lane in planned] == [1.0]
     assert [lane.num_gpus for lane in lanes(4, 0, num_gpus=4, num_workers=2)] == [1.0, 1.0]
+
+
+def test_gpus_are_shared_once_large_cells_have_theirs() -> None:
+    whole, other, *_ = lanes(num_small=6, num_large=2, num_gpus=2)
+    assert [whole.name, other.name] == ["gpu-0", "gpu-1"]
+    assert not may_share([whole, other], {}, 0.0)
+    assert not may_share([whole, other], {"gpu-0"}, WHOLE_GPU_PATIENCE_S)
+    assert may_share([whole, other], {"gpu-0", "gpu-1"}, 0.0)
+    assert may_share([other], {"gpu-1"}, 0.0)  # the first one has ended
+    assert may_share([], {}, 0.0)
+    # Somebody else's work may hold a part of every GPU for long.
+    assert may_share([whole, other], {}, WHOLE_GPU_PATIENCE_S + 1)
 
 
 def test_the_largest_work_starts_first() -> None:
@@ -93,7 +118,7 @@ def test_what_counts_as_large(multiply_adds: float, is_large: bool) -> None:
 
 
 def test_what_is_waited_for_is_told_with_what_there_is() -> None:
-    part = Lane("gpu-part-0", 4, 0.25, takes_large=False)
+    part = Lane("gpu-part-0", 4, 0.25, takes_large=False, takes_small=True)
 
     line = waiting_line(part, 2, {"CPU": 3.0}, {"CPU": 16.0, "GPU": 1.0}, 61.2)
 
@@ -102,6 +127,6 @@ def test_what_is_waited_for_is_told_with_what_there_is() -> None:
         " without what starting workers hold: 3 of 16 CPU, 0 of 1 GPU; still waiting"
     )
     # Without a GPU none is spoken of.
-    on_cpu = waiting_line(Lane("cpu-0", 1, 0.0, True), 1, {}, {"CPU": 8.0, "GPU": 2.0}, 60)
+    on_cpu = waiting_line(Lane("cpu-0", 1, 0.0, True, True), 1, {}, {"CPU": 8.0, "GPU": 2.0}, 60)
     assert "GPU" not in on_cpu
     assert "0 of 8 CPU;" in on_cpu
