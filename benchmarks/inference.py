@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import models
 from tasks.allocator import keep_freed_memory
 from tasks.complexity import input_shape, measure_complexity
+from tasks.precision import exact_fp32
 from tasks.published_tables import published_table
 from tasks.super_resolve import best_device, super_resolve, use_all_cores
 from tasks.timing import device_name
@@ -181,7 +182,7 @@ def main() -> None:
     device = best_device()
     where = f", {num_threads} threads" if device.type == "cpu" else ""
     print(f"device: {device_name(device)}{where}; torch {torch.__version__}; ×{SCALE}; batch 1")
-    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.inference_mode(), exact_fp32():
         by_size(names, device, arguments.budget, arguments.most)
         ratios(names, device, arguments.budget, arguments.size)
 

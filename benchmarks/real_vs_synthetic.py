@@ -18,6 +18,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 
@@ -27,9 +28,10 @@ import torch
 import models
 from benchmarks.measuring import machine, matrix_gflops, memcpy_mb_per_s, rates, spread
 from benchmarks.sharding import SCALE, SHAPE, make_pictures
+from tasks import timing
 from tasks.allocator import keep_freed_memory
 from tasks.batches import Batch, Batches
-from tasks.complexity import measure_complexity
+from tasks.complexity import measure_step_flops
 from tasks.config import load_params
 from tasks.shards import ShardSet, write_shards
 from tasks.training_step import Learner
@@ -46,9 +48,16 @@ def steps(learner: Learner, batches: Iterator[tuple[Batch, ...]]) -> Callable[[]
         start_s = time.perf_counter()
         for _ in range(NUM_STEPS):
             learner.step(next(batches), 1.0)
+        if learner.workers.device.type == "cuda":
+            torch.cuda.synchronize()
         return time.perf_counter() - start_s
 
     return run
+
+
+def machines_gflops(device: torch.device) -> float:
+    """The matrix rate of what trains: of a core by its processor time, of a GPU by the clock."""
+    return matrix_gflops() if device.type == "cpu" else timing.matrix_gflops(device, "fp32")
 
 
 def by_processor(run: Callable[[], float], into: list[float]) -> Callable[[], float]:
@@ -80,18 +89,20 @@ def compare(name: str, shards: ShardSet, num_rounds: int) -> None:
         {
             "real": by_processor(steps(learner, real), cpu_s["real"]),
             "synthetic": by_processor(steps(learner, repeat(kept)), cpu_s["synthetic"]),
-            "mm": matrix_gflops,
+            "mm": partial(machines_gflops, workers.device),
         },
         num_rounds,
     )
     by_cpu = np.array(cpu_s["synthetic"][1:]) / np.array(cpu_s["real"][1:])
-    flops = 3 * recipe.batch_size * measure_complexity(name, SCALE, window[SCALE]).num_flops
-    gflops = flops * NUM_STEPS / np.array(cpu_s["synthetic"][1:]) / 1e9
+    flops = recipe.batch_size * measure_step_flops(name, SCALE, window[SCALE])
+    on_cpu = workers.device.type == "cpu"
+    step_s = np.array(cpu_s["synthetic"][1:]) if on_cpu else found["synthetic"]
+    gflops = flops * NUM_STEPS / step_s / 1e9
     print(f"\n{name}: {spread(NUM_STEPS / found['real'], 1)} steps/s with real batches")
     print(f"  real ÷ synthetic, wall time:       {spread(found['synthetic'] / found['real'], 3)}")
     print(f"  real ÷ synthetic, processor time:  {spread(by_cpu, 3)}")
     print(f"  arithmetic of a step:              {spread(gflops, 1)} GFLOP/s")
-    print(f"  of torch.mm on this core:          {spread(100 * gflops / found['mm'], 1)} %")
+    print(f"  of torch.mm there:                 {spread(100 * gflops / found['mm'], 1)} %")
 
 
 def main() -> None:

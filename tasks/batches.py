@@ -152,14 +152,14 @@ class Batches:
         return shares
 
     def _indices(self, scale: int, num_patches: int, before: int, num: int) -> NDArray[np.int64]:
-        epochs, places = np.divmod(np.arange(before, before + num), num_patches)
-        return np.concatenate(
-            [
-                _order(self.seed, scale, int(epoch), num_patches)[places[epochs == epoch]]
-                for epoch in np.unique(epochs)
-            ]
-            or [np.empty(0, np.int64)]
-        )
+        """The next `num` patches after the first `before`; a batch may span several epochs."""
+        epoch, place = divmod(before, num_patches)
+        parts = [np.empty(0, np.int64)]
+        while num:
+            parts.append(_order(self.seed, scale, epoch, num_patches)[place : place + num])
+            num -= len(parts[-1])
+            epoch, place = epoch + 1, 0
+        return np.concatenate(parts)
 
     def _windows(
         self, scale: int, stored_px: int, draw: np.random.Generator

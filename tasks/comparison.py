@@ -20,7 +20,7 @@ from tasks.color import luminance, to_8bit
 from tasks.errors import ImageError, ParamsError
 from tasks.metrics import SSIM_WINDOW_PX, Quality, measure
 from tasks.network_choice import Choice
-from tasks.super_resolve import super_resolve, turned_upright, upscale
+from tasks.super_resolve import best_device, super_resolve, turned_upright, upscale
 
 Pixels = NDArray[np.uint8]
 
@@ -119,6 +119,7 @@ def compare(
     for choice in choices:
         say(choice.name)
         served = choice.served
+        served.network.to(best_device())
         sr = upscale(lr, served.network, served.architecture, scale)
         quality = None if hr is None else _measured(sr, hr, choice, scale, degrade)
         entries.append(Entry(choice.name, sr, quality))

@@ -67,3 +67,20 @@ def measure_complexity(name: str, scale: int, output_px: int = OUTPUT_PX) -> Com
         input_px=shape[-1],
         output_px=output.shape[-1],
     )
+
+
+def measure_step_flops(name: str, scale: int, output_px: int) -> int:
+    """Floating-point operations of training on one square pair: forward and backward.
+
+    Counted as `num_flops` is. Less than three times as many: the first layer's input needs no
+    gradient, nor do frozen parameters.
+
+    Raises:
+        ValueError: unknown name, a scale other than 2, 3 or 4, or `output_px` below 1.
+    """
+    shape = input_shape(get(name), scale, output_px)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network = create(name, scale)
+        output: Tensor = network(torch.empty(shape))
+        output.sum().backward()  # type: ignore[no-untyped-call]
+    return int(counter.get_total_flops())

@@ -23,6 +23,7 @@ from tasks.config import Params
 from tasks.images import read_image
 from tasks.importing import SUFFIX
 from tasks.layout import picture_pairs, weights_file
+from tasks.precision import exact_fp32
 from tasks.protocol import prepare, sr_luminance, sr_picture
 from tasks.reach import reach_lr_px
 from tasks.row_status import measured_rows
@@ -151,7 +152,7 @@ def _crop(name: str, network: nn.Module, whole: _Place, numbers: Numbers) -> Cro
     place = whole.around(reach_lr_px(network, about, scale) + _MARGIN_LR_PX)
     device = best_device()
     picture = prepare(about, name, place.hr, place.lr, scale)
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_fp32():
         sr = network.to(device).eval()(picture.x.to(device))
     y = sr_luminance(about, picture, sr)
     shown = sr_picture(about, sr) if about.channels == "rgb" else _coloured(y, place.lr, scale)

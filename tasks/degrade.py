@@ -5,7 +5,6 @@ Data in: `data/hr/<role>/<data set>/`. Data out: `data/lr/x<scale>/<role>/<data 
 """
 
 import argparse
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.progress import track
 from tasks.atomic import replacing_folder
 from tasks.bicubic import shrink
 from tasks.config import ROLES, load_params
+from tasks.cores import num_usable_cores
 from tasks.errors import ImageError
 from tasks.images import list_images, read_image, write_png
 from tasks.layout import HR_FOLDER, lr_folder, lr_name
@@ -48,7 +48,7 @@ def degrade_folder(hr_folder: Path, target: Path, scale: int) -> None:
         write_png(lr, shrink(read_image(hr), scale))
 
     # Threads suffice: decoding, NumPy and encoding release the interpreter's lock.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(num_usable_cores()) as pool:
         done = pool.map(shrink_one, pictures, targets)
         text, hidden = f"degrade ×{scale} {hr_folder.name}", not sys.stderr.isatty()
         for _ in track(done, text, len(pictures), transient=True, disable=hidden):

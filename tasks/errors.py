@@ -8,6 +8,7 @@
     │   ├── ImageError       unreadable, truncated, too large or too small
     │   └── ShardError       not a shard, corrupt, other format version
     ├── TrainingError        a cell that cannot train or that diverged
+    ├── DeviceError          a GPU whose memory does not suffice
     ├── WeightsError         weights refused or not fitting the network
     ├── StoreError           DVC, MLflow, S3, Ray or the disk cannot be used
     └── CellsFailed          the run ended, some of its cells failed
@@ -57,6 +58,10 @@ class ShardError(DataError):
 
 class TrainingError(SisrError):
     """A cell cannot train, or diverged."""
+
+
+class DeviceError(SisrError):
+    """A GPU's memory does not suffice."""
 
 
 class WeightsError(SisrError):

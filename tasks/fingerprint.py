@@ -27,6 +27,7 @@ from tasks.shards import shard_checksums
 TRAINING_MODULES = (
     "tasks.train",
     "tasks.training_step",
+    "tasks.precision",
     "tasks.workers",
     "tasks.batches",
     "tasks.shards",

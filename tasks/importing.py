@@ -43,7 +43,14 @@ from tasks.urls import masked
 IMPORT_FILE = "import.json"
 SUFFIX = "-published"
 # What turns a network's answer into numbers, besides the network.
-_RULER = ("tasks.evaluate", "tasks.protocol", "tasks.metrics", "tasks.color", "tasks.bicubic")
+_RULER = (
+    "tasks.evaluate",
+    "tasks.precision",
+    "tasks.protocol",
+    "tasks.metrics",
+    "tasks.color",
+    "tasks.bicubic",
+)
 
 State = dict[str, Tensor]
 Result = dict[str, Any]

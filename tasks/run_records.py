@@ -307,6 +307,7 @@ def _row_metrics(row: Row, record: dict[str, Any] | None) -> dict[str, float]:
             metrics[f"latency_ms/{timed['output_px']}px"] = timed["latency_ms"]
     if record is not None:
         metrics["train_s"] = record["seconds"]
+        metrics["gflops"], metrics["matrix_gflops"] = record["gflops"], record["matrix_gflops"]
     return metrics
 
 

@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from tasks.atomic import replacing_file, replacing_folder
 from tasks.config import Shards, load_params
+from tasks.cores import num_usable_cores
 from tasks.errors import ShardError
 from tasks.images import read_image
 from tasks.layout import picture_pairs, shard_folder
@@ -42,6 +42,9 @@ _NUM_CHANNELS = 3
 _SAY_EVERY_S = 5.0
 # What reading a header gives that is JSON, but not that of a shard.
 _GARBLED = (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError)
+
+# Files that this process has read whole and found undamaged, as they were then.
+_VERIFIED: set[tuple[Path, int, int, int]] = set()
 
 Patches = NDArray[np.uint8]
 
@@ -100,7 +103,7 @@ def _source(pair: tuple[Path, Path]) -> str:
 def _decoded(pairs: list[tuple[Path, Path]]) -> Iterator[tuple[Patches, Patches]]:
     """The LR and HR pictures of each pair as 3×H×W, in order, some of them read ahead."""
     # Threads suffice: decoding and copying release the interpreter's lock.
-    num_threads = os.cpu_count() or 1
+    num_threads = num_usable_cores()
     waiting: deque[Future[tuple[Patches, Patches]]] = deque()
     with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
         try:
@@ -314,7 +317,7 @@ class ShardSet:
     def __init__(self, folder: Path) -> None:
         self.shards = _open_all(folder)
         for each in self.shards:
-            each.verify()
+            _verify_once(each)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -390,6 +393,18 @@ class ShardSet:
         """Every source picture and its number of patches, in the patches' order."""
         for each in self.shards:
             yield from each.sources
+
+
+def _verify_once(shard: Shard) -> None:
+    """Read a file that is as it was when this process last did so no second time.
+
+    A lane trains many cells on the same data, and they may be larger than memory.
+    """
+    about = shard.path.stat()
+    seen = (shard.path.absolute(), about.st_ino, about.st_size, about.st_mtime_ns)
+    if seen not in _VERIFIED:
+        shard.verify()
+        _VERIFIED.add(seen)
 
 
 def _slices(window: Window, side: int) -> list[tuple[slice, slice, slice]]:

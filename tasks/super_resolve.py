@@ -12,8 +12,8 @@ enlarged by bicubic.
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from itertools import groupby, islice
+from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -28,8 +28,10 @@ from models.luminance import luminance
 from models.registry import Architecture
 from tasks.atomic import replacing_file
 from tasks.color import RGB_PER_Y
-from tasks.errors import ImageError
+from tasks.cores import num_usable_cores
+from tasks.errors import DeviceError, ImageError
 from tasks.images import DECODER_ERRORS, FORMATS
+from tasks.precision import exact_fp32
 from tasks.reach import reach_lr_px
 
 # SR pixels of a tile's side without its margin; 64 MiB of features for 64 channels.
@@ -122,27 +124,37 @@ def super_resolve(
     the whole picture up to rounding. Computed on the network's device. bf16
     rounds a network's inside to 8 bits of mantissa: quicker where the device has
     such units, and some 0.001 of the value range away; interpolations stay exact.
+    Where a GPU's memory does not suffice, fewer tiles go at a time.
+
+    Raises:
+        DeviceError: it does not suffice for a single tile.
     """
     device = device_of(network)
     network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     margin = _margin_px(network, architecture, scale)
     height, width = rgb.shape[-2:]
     sr = torch.empty(*rgb.shape[:2], height * scale, width * scale)
+    waiting = list(_tiles(height, width, tile_px or TILE_SR_PX // scale, margin))
     batch = batch or (1 if device.type == "cpu" else _GPU_BATCH)
-    with torch.inference_mode(), _precision(precision, device):
-        num_done = 0
-        for tiles in _batches(_tiles(height, width, tile_px or TILE_SR_PX // scale, margin), batch):
-            stacked = torch.cat([rgb[..., each.read_rows, each.read_columns] for each in tiles])
-            x = stacked.to(device, memory_format=torch.channels_last)
-            answers = _apply(x, network, architecture, scale).float().cpu()
-            by_tile = answers.reshape(len(tiles), len(rgb), *answers.shape[1:])
-            for tile, answer in zip(tiles, by_tile, strict=True):
-                _put(sr, tile, answer, scale)
-                num_done += (tile.rows.stop - tile.rows.start) * (
-                    tile.columns.stop - tile.columns.start
-                )
-            if on_progress is not None:
-                on_progress(num_done / (height * width))
+    num_done = 0
+    while waiting:
+        tiles = _alike(waiting, batch)
+        try:
+            with torch.inference_mode(), _precision(precision, device):
+                answers = _answers(rgb, tiles, network, architecture, scale)
+        except torch.OutOfMemoryError as error:
+            if len(tiles) == 1:
+                raise DeviceError(_memory_message(device, tiles[0])) from error
+            batch = len(tiles) // 2
+            continue  # leaving this block frees what the failed call held
+        for tile, answer in zip(tiles, answers, strict=True):
+            _put(sr, tile, answer, scale)
+            waiting.remove(tile)
+            num_done += (tile.rows.stop - tile.rows.start) * (
+                tile.columns.stop - tile.columns.start
+            )
+        if on_progress is not None:
+            on_progress(num_done / (height * width))
     return sr
 
 
@@ -162,7 +174,7 @@ def use_all_cores() -> int:
     OMP_NUM_THREADS, if set, is the person's own choice and stays.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(num_usable_cores())
     return torch.get_num_threads()
 
 
@@ -271,12 +283,28 @@ def _cuts(size: int, tile_px: int, margin: int) -> list[tuple[slice, slice]]:
     ]
 
 
-def _batches(tiles: Iterator[_Tile], most: int) -> Iterator[list[_Tile]]:
-    """Tiles of one size together, at most `most` of them."""
-    by_shape = sorted(tiles, key=lambda tile: tile.read_shape)
-    for _, group in groupby(by_shape, key=lambda tile: tile.read_shape):
-        while batch := list(islice(group, most)):
-            yield batch
+def _alike(tiles: list[_Tile], most: int) -> list[_Tile]:
+    """The first tile and others of its size, at most `most` together."""
+    shape = tiles[0].read_shape
+    return list(islice((tile for tile in tiles if tile.read_shape == shape), most))
+
+
+def _answers(
+    rgb: Tensor, tiles: list[_Tile], network: nn.Module, architecture: Architecture, scale: int
+) -> Tensor:
+    """What the network makes of tiles of one size: tiles×N×C×H×W, in main memory."""
+    stacked = torch.cat([rgb[..., each.read_rows, each.read_columns] for each in tiles])
+    x = stacked.to(device_of(network), memory_format=torch.channels_last)
+    answers = _apply(x, network, architecture, scale).float().cpu()
+    return answers.reshape(len(tiles), len(rgb), *answers.shape[1:])
+
+
+def _memory_message(device: torch.device, tile: _Tile) -> str:
+    height, width = tile.read_shape
+    return (
+        f"{device}: its memory does not suffice for a tile of {width}×{height} pixels; free some,"
+        " or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
+    )
 
 
 def _put(sr: Tensor, tile: _Tile, answer: Tensor, scale: int) -> None:
@@ -292,12 +320,10 @@ def _times(part: slice, scale: int) -> slice:
 
 
 def _precision(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """bf16 by autocast; fp32 without the TF32 that convolutions on a GPU may otherwise use."""
+    """bf16 by autocast, or single precision as it stands."""
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
-    if device.type == "cuda":
-        return torch.backends.cudnn.flags(allow_tf32=False)
-    return nullcontext()
+    return exact_fp32()
 
 
 def _part_of(on_progress: OnProgress, number: int, repeat: int, scale: int) -> OnProgress:

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from models.registry import Architecture
 from tasks.complexity import input_shape
+from tasks.precision import used_precision
 
 # Sides of the square outputs in the running-time table of Tian et al. 2020 (LESRCNN).
 OUTPUT_SIZES_PX = (256, 512, 1024)
@@ -110,8 +112,35 @@ def device_name(device: torch.device) -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
+@lru_cache(maxsize=8)
+def matrix_gflops(device: torch.device, precision: str) -> float:
+    """The machine's matrix rate in GFLOP/s, what arithmetic is held against: the best of some.
+
+    Of square matrices large enough to fill the device, in fp32, tf32 or bf16, with torch's present
+    number of threads. Measured once in a process.
+    """
+    side = 1024 if device.type == "cpu" else 8192
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    try:
+        with torch.inference_mode():
+            a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
+            torch.mm(a, b)
+            times_s = []
+            for _ in range(5):
+                _synchronise(device)
+                start_s = time.perf_counter()
+                torch.mm(a, b)
+                _synchronise(device)
+                times_s.append(time.perf_counter() - start_s)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    return 2 * side**3 / min(times_s) / 1e9
+
+
 def _precision(device: torch.device) -> str:
-    return "tf32" if device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "fp32"
+    return used_precision("tf32" if torch.backends.cudnn.allow_tf32 else "fp32", device)
 
 
 def _times_ms(network: nn.Module, x: Tensor, least: int, most: int, end_s: float) -> list[float]:

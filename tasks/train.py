@@ -8,6 +8,7 @@ checkpoint file, an interrupted training goes on where it was and ends with the 
 
 import argparse
 import csv
+import gc
 import json
 import math
 import sys
@@ -26,15 +27,16 @@ from tasks.atomic import replacing_folder, write_text
 from tasks.batches import Batches
 from tasks.checkpoint import DamagedCheckpoint, read_checkpoint, write_checkpoint
 from tasks.checksums import file_sha256
-from tasks.complexity import measure_complexity
+from tasks.complexity import measure_step_flops
 from tasks.config import Cell, Params, load_params
 from tasks.errors import SisrError, TrainingError
 from tasks.fingerprint import cell_fingerprint, validation_sums
 from tasks.layout import CELL_FOLDER, CHECKPOINT_FOLDER, shard_folder
+from tasks.precision import used_precision
 from tasks.protocol import load_pictures
 from tasks.shards import METADATA_KEY, ShardSet
 from tasks.snapshots import Snapshots, snapshot_steps
-from tasks.timing import device_name
+from tasks.timing import device_name, matrix_gflops
 from tasks.training_step import Learner, rate_factor
 from tasks.validation import ValidationSet
 from tasks.workers import Workers, current_workers
@@ -103,7 +105,10 @@ def train_cell(
     try:
         workers = current_workers()
         if workers.device.type == "cuda":
-            # Another cell may have been trained by this process before.
+            # Another cell may have been trained by this process before; a neighbour on the GPU
+            # can use what torch still keeps of it.
+            gc.collect()
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(workers.device)
         training = _Training(params, cell, workers, checkpoint)
         for line in training.notes:
@@ -367,6 +372,8 @@ class _Training:
     def _about_training(self) -> dict[str, Any]:
         training_s = self.clock.seconds - self.clock.validation_s
         steps_per_s = self.num_steps / training_s
+        peak_memory_mib = _peak_memory_mib(self.workers.device)  # before matrices add to it
+        precision = used_precision(self.recipe.precision, self.workers.device)
         return {
             "seed": self.seed,
             "validation": validation_sums(self.params),
@@ -378,25 +385,26 @@ class _Training:
             "cpu_seconds": round(self.clock.cpu_s, 3),
             "steps_per_s": round(steps_per_s, 3),
             "gflops": round(self._step_flops() * steps_per_s / 1e9, 3),
-            "precision": self.recipe.precision,
+            "matrix_gflops": round(
+                self.workers.num * matrix_gflops(self.workers.device, precision), 3
+            ),
+            "precision": precision,
             "compile": self.params.training.compile,
             "device": device_name(self.workers.device),
             "num_workers": self.workers.num,
             "num_threads": self.params.training.num_threads,
             "torch": torch.__version__,
-            "peak_memory_mib": _peak_memory_mib(self.workers.device),
+            "peak_memory_mib": peak_memory_mib,
             "notes": self.notes,
         }
 
     def _step_flops(self) -> float:
-        """Floating-point operations of a step: forward once, backward about twice as much."""
+        """Floating-point operations of a step of all workers together."""
         per_pair = [
-            measure_complexity(
-                self.cell.architecture, scale, self.batches.window_px[scale]
-            ).num_flops
+            measure_step_flops(self.cell.architecture, scale, self.batches.window_px[scale])
             for scale in self.cell.scales
         ]
-        return 3 * self.recipe.batch_size * sum(per_pair) / len(per_pair)
+        return self.recipe.batch_size * sum(per_pair) / len(per_pair)
 
 
 class _Clock:

@@ -13,6 +13,7 @@ from torch.nn import functional
 import models
 from tasks.batches import Batch
 from tasks.config import Cell, Recipe
+from tasks.precision import allow_tf32
 from tasks.workers import Workers
 
 
@@ -26,13 +27,17 @@ class Learner:
         self.workers = workers
         set_precision(recipe)
         self.networks = _networks(cell, seed, workers.device)
-        # Compiled for the batches' fixed shapes; pictures of any size go to the plain ones.
+        if compiled:
+            # torch compiles one piece of code for eight shapes at most and says nothing when it
+            # stops; what this process trained before counts, unless it is forgotten.
+            torch.compiler.reset()
+        # Compiled for the batches' few shapes; pictures of any size go to the plain ones.
         self._forward = {
-            scale: torch.compile(network) if compiled else network
+            scale: torch.compile(network, dynamic=False) if compiled else network
             for scale, network in self.networks.items()
         }
         self.network = self.networks[cell.scales[0]]
-        self.parameters = list(self.network.parameters())
+        self.parameters = _trained(self.network)
         self.optimizer = _optimizer(self.network, recipe)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
 
@@ -110,9 +115,7 @@ def rate_factor(recipe: Recipe, step: int, num_steps: int, steps_per_epoch: int)
 
 def set_precision(recipe: Recipe) -> None:
     """Single precision as it stands, or rounded to TF32 where tensor cores multiply."""
-    tf32 = recipe.precision != "fp32"
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.allow_tf32 = tf32
+    allow_tf32(recipe.precision != "fp32")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 
@@ -134,13 +137,18 @@ def _networks(cell: Cell, seed: int, device: torch.device) -> dict[int, nn.Modul
     return networks
 
 
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that learn; frozen ones must not even decay."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = [{"params": list(network.parameters())}]
+    groups: list[dict[str, Any]] = [{"params": _trained(network)}]
     if recipe.last_layer_learning_rate is not None:
         last = [module for module in network.modules() if list(module.parameters(recurse=False))]
-        tail = list(last[-1].parameters())
+        tail = _trained(last[-1])
         ids = {id(parameter) for parameter in tail}
-        body = [parameter for parameter in network.parameters() if id(parameter) not in ids]
+        body = [parameter for parameter in _trained(network) if id(parameter) not in ids]
         groups = [{"params": body}, {"params": tail, "lr": recipe.last_layer_learning_rate}]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(

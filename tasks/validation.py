@@ -64,7 +64,8 @@ class ValidationSet:
         # On a CPU pictures go one by one: together they are no faster, and a convolution's last
         # bits may depend on how many there are.
         group_px = _GROUP_PX if device.type == "cuda" else 1
-        self._groups = _groups(pictures, group_px, home)
+        is_copied = device.type == "cuda" and home.type == "cpu"
+        self._groups = _groups(pictures, group_px, home, pinned=is_copied)
 
     def measure(self, network: nn.Module) -> tuple[float, NDArray[np.uint8]]:
         """The mean PSNR in dB, and the 8-bit answer to the first picture, C×H×W."""
@@ -73,7 +74,7 @@ class ValidationSet:
         network.eval()
         with torch.inference_mode():
             for group in self._groups:
-                x = group.x.to(self._device, memory_format=torch.channels_last)
+                x = group.x.to(self._device, non_blocking=True, memory_format=torch.channels_last)
                 answer = levels(network(x))
                 if group.numbers[0] == 0:
                     first = answer[0]
@@ -90,7 +91,8 @@ class ValidationSet:
         sr_y = answer[:, 0]
         if self._architecture.channels == "rgb":
             sr_y = luminance_levels(answer, grey=group.grey)
-        sr_y, hr_y = (_cropped(plane, self._scale) for plane in (sr_y, group.hr_y.to(self._device)))
+        hr_y = group.hr_y.to(self._device, non_blocking=True)
+        sr_y, hr_y = (_cropped(plane, self._scale) for plane in (sr_y, hr_y))
         difference = sr_y.int() - hr_y.int()
         return (difference * difference).sum((1, 2), dtype=torch.int64)
 
@@ -112,7 +114,10 @@ def luminance_levels(rgb: Tensor, *, grey: bool) -> Tensor:
     return ((thousandths + divisor // 2) // divisor + black).to(torch.uint8)
 
 
-def _groups(pictures: Sequence[Picture], group_px: int, home: torch.device) -> list[_Group]:
+def _groups(
+    pictures: Sequence[Picture], group_px: int, home: torch.device, *, pinned: bool
+) -> list[_Group]:
+    """Pictures of one size together; `pinned` in memory that a GPU can fetch by itself."""
     alike: dict[tuple[tuple[int, ...], bool], list[int]] = {}
     for number, picture in enumerate(pictures):
         alike.setdefault((tuple(picture.x.shape), is_grey(picture.hr)), []).append(number)
@@ -123,8 +128,10 @@ def _groups(pictures: Sequence[Picture], group_px: int, home: torch.device) -> l
         while part := tuple(islice(waiting, together)):
             x = torch.cat([pictures[number].x for number in part])
             hr_y = torch.from_numpy(np.stack([pictures[number].hr_y for number in part]))
-            x = x.to(home, memory_format=torch.channels_last)
-            groups.append(_Group(x, hr_y.to(home), grey, part))
+            x, hr_y = x.to(home, memory_format=torch.channels_last), hr_y.to(home)
+            if pinned:
+                x, hr_y = x.pin_memory(), hr_y.pin_memory()
+            groups.append(_Group(x, hr_y, grey, part))
     return groups
 
 

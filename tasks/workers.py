@@ -67,4 +67,7 @@ def _device(num_workers: int) -> torch.device:
     if num_workers == 1:
         return torch.device("cuda")
     # Workers on one machine share its GPUs in turn; a launcher says which of them we are.
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    number = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+    device = torch.device("cuda", number)
+    torch.cuda.set_device(device)
+    return device

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from models.registry import create, get, names
-from tasks.complexity import input_shape, measure_complexity
+from tasks.complexity import input_shape, measure_complexity, measure_step_flops
 
 
 @pytest.mark.parametrize("output_px", [128, 256, 1024])
@@ -64,3 +64,16 @@ def test_wrong_arguments() -> None:
         measure_complexity("vdsr", 5)
     with pytest.raises(ValueError, match="output_px 0"):
         measure_complexity("vdsr", 2, 0)
+
+
+def test_a_step_of_srcnn_in_closed_form() -> None:
+    # Layers of 9·9·64, 64·32 and 5·5·32 weights, each used once a pixel: forward, for the weights'
+    # gradients, and for the gradients of what goes into all layers but the first.
+    first, others = 9 * 9 * 64, 64 * 32 + 5 * 5 * 32
+    assert measure_step_flops("srcnn", 2, 24) == 2 * 24 * 24 * (2 * first + 3 * others)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if get(name).trainable])
+def test_a_step_is_two_to_three_passes(name: str) -> None:
+    forward = measure_complexity(name, 2, 48).num_flops
+    assert 2 * forward < measure_step_flops(name, 2, 48) < 3 * forward

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 import models
 from tasks.bicubic import shrink
@@ -131,3 +132,18 @@ def test_a_report_shows_few_pictures(
     images = pd.DataFrame({"dataset": [], "scale": []})
     assert len(list(comparisons(params, summary, images))) == MAX_COMPARISONS == 6
     assert asked == [*((name, 4) for name in sets), ("set0", 2)]
+
+
+def test_networks_are_shown_as_exactly_as_they_are_measured(hr: np.ndarray) -> None:
+    save_network("cnn_small")
+    images = rows(bicubic={"pond.png": 30.0}, cnn_small={"pond.png": 31.0})
+    rounded: list[bool] = []
+    hook = register_module_forward_pre_hook(
+        lambda *_: rounded.append(torch.backends.cudnn.allow_tf32)
+    )
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        compare("parks", 2, {"cnn_small": "cnn_small-x2"}, images)
+    hook.remove()
+
+    assert False in rounded
+    assert True not in rounded

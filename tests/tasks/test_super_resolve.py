@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 import models
 from models.interpolation import enlarge
 from tasks.color import rgb_to_ycbcr_f64, ycbcr_to_rgb_f64
-from tasks.errors import ImageError
+from tasks.errors import DeviceError, ImageError
 from tasks.super_resolve import (
     read_picture,
     super_resolve,
@@ -193,6 +194,36 @@ def test_tiles_together_give_the_answer_of_each_alone(name: str) -> None:
     together = super_resolve(rgb, built, about, 2, tile_px=10, batch=3)
 
     torch.testing.assert_close(together, alone, atol=2e-6, rtol=0)
+
+
+class _Small(nn.Module):
+    """A GPU's memory: some tiles at once fit, or none."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.inner, self.most = network("nearest"), most
+        self.sizes: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        answer: Tensor = self.inner(x)
+        return answer
+
+
+def test_where_memory_does_not_suffice_fewer_tiles_go_at_a_time() -> None:
+    rgb = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(9))
+    small, about = _Small(most=2), models.get("nearest")
+
+    sr = super_resolve(rgb, small, about, 2, tile_px=8, batch=8)
+
+    assert torch.equal(sr, rgb.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    # 25 tiles, first the four corners: they have one size
+    assert small.sizes[0] == 4
+    assert (max(small.sizes[1:]), sum(small.sizes[1:])) == (2, 25)
+    with pytest.raises(DeviceError, match=r"cpu: its memory does not suffice for a tile of \d+×"):
+        super_resolve(rgb, _Small(most=0), about, 2, tile_px=8, batch=8)
 
 
 def test_repeating_applies_the_network_to_its_own_unrounded_answer(

@@ -109,6 +109,33 @@ def test_a_pictures_time_is_the_median_of_three_calls_after_a_first(
     assert len(network.shapes) == 4
 
 
+def test_a_picture_that_takes_long_is_computed_once(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.evaluate, "time", clock)
+    for seconds, num_calls in ((15, 4), (16, 1)):  # four calls of 15 s are the most, 60 s
+        network = Network(clock, seconds)
+        _, latency_ms = tasks.evaluate._timed(network, torch.zeros(1, 1, 4, 4))
+        assert (latency_ms, len(network.shapes)) == (pytest.approx(1000 * seconds), num_calls)
+
+
+def test_the_matrix_rate_in_closed_form(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Products of 2 s, the fourth of 0.5 s: 1024³ multiplications and as many additions.
+    times_s = iter([9, 2, 2, 2, 0.5, 2])
+
+    def mm(a: Tensor, b: Tensor) -> Tensor:
+        assert a.shape == b.shape == (1024, 1024)
+        clock.now_s += next(times_s)
+        return a
+
+    monkeypatch.setattr(torch, "mm", mm)
+    tasks.timing.matrix_gflops.cache_clear()
+    try:
+        assert tasks.timing.matrix_gflops(CPU, "fp32") == pytest.approx(2 * 1024**3 / 0.5 / 1e9)
+    finally:
+        tasks.timing.matrix_gflops.cache_clear()
+
+
 def test_random_numbers_stay_as_they_were() -> None:
     state = torch.get_rng_state()
     measure_latency(nn.Identity(), get("vdsr"), 2, 8, CPU, budget_s=0.01)
@@ -131,8 +158,11 @@ def test_the_processor_is_called_what_linux_calls_it(
 
 
 @pytest.mark.parametrize(("is_allowed", "precision"), [(True, "tf32"), (False, "fp32")])
-def test_rounding_to_tf32_is_said(is_allowed: bool, precision: str) -> None:
-    with torch.backends.cudnn.flags(allow_tf32=is_allowed):
+def test_rounding_to_tf32_is_said(
+    is_allowed: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=is_allowed):
         assert tasks.timing._precision(torch.device("cuda")) == precision
         assert tasks.timing._precision(CPU) == "fp32"
 
@@ -170,4 +200,4 @@ def test_on_a_gpu() -> None:
     latency = measure_latency(network, get("vdsr_5"), 2, 256, device, budget_s=1)
     assert latency.device == torch.cuda.get_device_name(device)
     assert latency.peak_memory_mib > 64 * 256**2 * 4 / MIB
-    assert latency.precision == ("tf32" if torch.backends.cudnn.allow_tf32 else "fp32")
+    assert latency.precision == tasks.timing._precision(device)

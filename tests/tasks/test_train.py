@@ -24,7 +24,7 @@ from tasks.errors import TrainingError
 from tasks.fingerprint import cell_fingerprint
 from tasks.layout import CELL_FOLDER, CHECKPOINT_FOLDER
 from tasks.shards import shard
-from tasks.timing import device_name
+from tasks.timing import device_name, matrix_gflops
 from tasks.train import (
     EXIT_OUT_OF_TIME,
     Progress,
@@ -321,9 +321,11 @@ def test_the_record_says_what_trained_and_how_fast(params: Params, tmp_path: Pat
     assert record["cpu_seconds"] > 0
     seconds = record["seconds"] - record["validation_seconds"]
     assert record["steps_per_s"] == pytest.approx(6 / seconds, rel=0.02)
-    # 8,032 weights, one multiply-add each for every pixel of 4 windows of 24×24, three passes.
-    flops = 3 * 2 * 8032 * 4 * 24 * 24
+    # 8,032 weights, one multiply-add each for every pixel of 4 windows of 24×24, three passes but
+    # for the first layer's 5,184: nobody asks for the gradient of its input.
+    flops = 2 * (3 * 8032 - 5184) * 4 * 24 * 24
     assert record["gflops"] == pytest.approx(flops * record["steps_per_s"] / 1e9, rel=0.02)
+    assert record["matrix_gflops"] == round(matrix_gflops(torch.device("cpu"), "fp32"), 3)
 
 
 def test_snapshots_show_the_validation_picture_getting_better(

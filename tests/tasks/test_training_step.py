@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import models
 from tasks.batches import Batch
 from tasks.config import Cell, Recipe
+from tasks.precision import exact_fp32
 from tasks.training_step import Learner, rate_factor
 from tasks.workers import Workers
 
@@ -120,6 +121,66 @@ def test_the_scales_of_a_joint_training_have_one_set_of_weights() -> None:
 
     assert all(a is b for a, b in zip(one, other, strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(before, one, strict=True))
+
+
+def test_frozen_parameters_do_not_decay() -> None:
+    made = recipe(weight_decay=0.5, learning_rate=0.1)
+    learner = Learner(
+        Cell(architecture="lesrcnn", scales=(2,), joint=False), made, 0, ALONE, compiled=False
+    )
+    frozen = {
+        name: each for name, each in learner.network.named_parameters() if not each.requires_grad
+    }
+    before = {name: each.clone() for name, each in frozen.items()}
+    for each in frozen.values():  # what several workers' sums would give it
+        each.grad = torch.zeros_like(each)
+    torch.manual_seed(1)
+
+    learner.step((Batch(2, torch.rand(2, 3, 6, 6), torch.rand(2, 3, 12, 12)),), 1.0)
+
+    assert frozen
+    assert all(torch.equal(frozen[name], before[name]) for name in frozen)
+    assert not any(each is other for each in learner.parameters for other in frozen.values())
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("tf32", True)])
+def test_a_recipe_says_whether_a_gpu_may_round(precision: str, allowed: bool) -> None:
+    with exact_fp32():  # what was allowed before is allowed again after
+        Learner(SRCNN, recipe(precision=precision), 0, ALONE, compiled=False)
+        assert torch.backends.cuda.matmul.allow_tf32 is allowed
+        assert torch.backends.cudnn.allow_tf32 is allowed
+
+
+def test_bf16_rounds_the_network_but_neither_its_weights_nor_the_loss() -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        learner = Learner(SRCNN, recipe(precision=precision), 0, ALONE, compiled=False)
+        losses[precision] = learner.step((Batch(2, *pairs()),), 1.0)
+        assert {each.dtype for each in learner.parameters} == {torch.float32}
+    assert losses["bf16"].dtype == torch.float32
+    assert losses["bf16"] != losses["fp32"]
+    # 8 bits of mantissa: 2⁻⁸ relative
+    assert losses["bf16"].item() == pytest.approx(losses["fp32"].item(), rel=2**-7)
+
+
+def test_a_process_compiles_for_more_trainings_than_torch_does_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        compiled.append(1)
+        return graph.forward
+
+    plain = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *a, **k: plain(*a, **k, backend=backend))
+    for side in range(12, 12 + 10):  # torch's limit is eight shapes of one piece of code
+        learner = Learner(SRCNN, recipe(), 0, ALONE, compiled=True)
+        x = torch.rand(2, 1, side, side)
+        learner.step((Batch(2, x, x),), 1.0)
+    torch.compiler.reset()
+
+    assert len(compiled) == 10
 
 
 def test_a_rate_that_falls_in_stairs() -> None:
