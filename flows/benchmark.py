@@ -48,6 +48,7 @@ from tasks.evaluate import evaluate
 from tasks.fingerprint import write_fingerprints
 from tasks.illustrations import FIGURES
 from tasks.layout import CELL_FOLDER, REPORT_FOLDER
+from tasks.mlflow_store import check_artifacts_stay
 from tasks.parameter_sets import adopt
 from tasks.report import Report, markdown, write_report
 from tasks.shards import shard
@@ -150,6 +151,8 @@ def benchmark(
 
 
 def _make(run: _Run) -> None:
+    if run.stages.stale():
+        check_artifacts_stay(run.settings)
     _look_into_remote(run)
     _run_data_stages(run)
     failures = _train(run)

@@ -17,7 +17,8 @@ _GARBAGE_THRESHOLDS = (50_000, 20, 20)
 app = typer.Typer(
     name="sisr",
     help="A reproducible benchmark factory for single-image super-resolution.",
-    epilog="Exit codes: 0 fine; 1 an error, told in one line on stderr; 2 a mistyped command.",
+    epilog="Exit codes: 0 fine; 1 an error, told on stderr, or a run in which a cell failed; 2 a"
+    " mistyped command; 130 stopped by Ctrl-C.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -45,7 +46,7 @@ def sisr(
 
 
 def main() -> None:
-    """The console script: errors meant for people come as one line and exit code 1."""
+    """The console script: errors meant for people come without a traceback, with exit code 1."""
     gc.set_threshold(*_GARBAGE_THRESHOLDS)
     prepare()
     from tasks.errors import SisrError

@@ -32,7 +32,7 @@ def import_(
         typer.Option(help="The scale they were trained for, if they fit several; repeatable."),
     ] = None,
 ) -> None:
-    """Put an author's weights into the tables and the registry, beside ours.
+    """Register an author's weights, measured by our ruler; the next run puts them into the tables.
 
     The file is read, never executed.
 

@@ -99,7 +99,9 @@ def compare(
     *,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The sheet; default: PICTURE's name-compared.png."),
+        typer.Option(
+            "-o", "--output", help="The sheet; default: PICTURE's name-compared.png, here."
+        ),
     ] = None,
     scale: Annotated[int, typer.Option(help="2, 3 or 4.")] = 2,
     box: Annotated[
@@ -131,7 +133,7 @@ def compare(
         bool, typer.Option("--json", help="Print the box and the figures for a program.")
     ] = False,
 ) -> None:
-    """Put every registered network's answer to a picture on one sheet, beside bicubic.
+    """Put every registered champion's answer to a picture on one sheet, beside bicubic.
 
     Examples:
 

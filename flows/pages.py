@@ -10,6 +10,7 @@ from flows.prefect_server import HOST, address, check_free, pages_address, serve
 from tasks.config import Settings
 from tasks.errors import StoreError
 from tasks.tracking import mlflow_environment, tracking_uri
+from tasks.urls import masked
 
 _POLL_S = 1.0
 
@@ -17,26 +18,30 @@ _POLL_S = 1.0
 def serve_pages(mlflow_port: int, prefect_port: int) -> None:
     """Serve both until Ctrl-C or SIGTERM, or until one of them ends.
 
+    Of an MLflow that is a server itself, the address is said: it has its own pages.
+
     Raises:
         StoreError: a port is taken, or a server ended by itself.
     """
-    for port in (mlflow_port, prefect_port):
-        check_free(port)
     settings = Settings()
+    uri = tracking_uri(settings)
+    commands = [(prefect_port, server_command(prefect_port))]
+    mlflow_pages = masked(uri)
+    if not uri.startswith(("http://", "https://")):
+        mlflow_command = [sys.executable, "-m", "mlflow", "server", *address(mlflow_port)]
+        commands.append((mlflow_port, mlflow_command))
+        mlflow_pages = f"http://{HOST}:{mlflow_port}"
+    for port, _ in commands:
+        check_free(port)
     # Not on the command line, where others read it: a database's URL may hold its password.
-    store = {"MLFLOW_BACKEND_STORE_URI": tracking_uri(settings)}
+    store = {"MLFLOW_BACKEND_STORE_URI": uri}
     environment = os.environ | mlflow_environment(settings) | store | pages_address(prefect_port)
-    commands = (
-        [sys.executable, "-m", "mlflow", "server", *address(mlflow_port)],
-        server_command(prefect_port),
-    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     servers: list[subprocess.Popen[bytes]] = []
     try:
-        for command in commands:
+        for _, command in commands:
             servers.append(subprocess.Popen(command, env=environment))
-        addresses = f"MLflow  http://{HOST}:{mlflow_port}\nPrefect http://{HOST}:{prefect_port}"
-        print(addresses, flush=True)
+        print(f"MLflow  {mlflow_pages}\nPrefect http://{HOST}:{prefect_port}", flush=True)
         while all(server.poll() is None for server in servers):
             time.sleep(_POLL_S)
         raise StoreError("a server ended by itself; its message is above")

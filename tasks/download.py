@@ -29,7 +29,7 @@ from tasks.errors import ArchiveError, ImageError, ParamsError
 from tasks.http_file import fetch_http
 from tasks.images import SUFFIXES, list_images, read_image
 from tasks.layout import HR_FOLDER
-from tasks.storage import download_s3
+from tasks.storage import download_s3, s3_num_bytes
 
 MAX_DOWNLOAD_BYTES = 64 * 2**30
 
@@ -121,7 +121,8 @@ def _source_url(name: str, entry: Dataset, settings: Settings) -> str:
     if entry.url is None:
         raise ParamsError(
             f"it has no public URL with known contents; put {archive} in a folder and set"
-            " SISR_MIRROR to it (https://, s3://, file://)"
+            " SISR_MIRROR to it (https://, s3://, file://; all remote archives are then looked for"
+            " there), or under archives/ of SISR_STORAGE"
         )
     return entry.url
 
@@ -161,19 +162,23 @@ def fetch_file(
     """
     local = urls.local_path(url)
     if local is not None:
-        _copy_local(name, local, target)
+        if not local.is_file():
+            raise ParamsError(f"{name}: there is no file or folder {local}; correct its address")
+        _check_size(name, local.stat().st_size, target, max_bytes)
+        shutil.copyfile(local, target)
     elif urls.split(url).scheme == "s3":
+        num_bytes = s3_num_bytes(url, settings.s3_endpoint_url)
+        _check_size(name, num_bytes, target, max_bytes)
         download_s3(url, target, settings.s3_endpoint_url)
     else:
         fetch_http(name, url, target, max_bytes)
     return file_sha256(target)
 
 
-def _copy_local(name: str, local: Path, target: Path) -> None:
-    if not local.is_file():
-        raise ParamsError(f"{name}: there is no file or folder {local}; correct its address")
-    check_room(target.parent, local.stat().st_size)
-    shutil.copyfile(local, target)
+def _check_size(name: str, num_bytes: int, target: Path, max_bytes: int) -> None:
+    if num_bytes > max_bytes:
+        raise ArchiveError(f"{name}: it has {num_bytes} bytes; the limit is {max_bytes}")
+    check_room(target.parent, num_bytes)
 
 
 def _verify(name: str, url: str, actual: str, expected: str | None) -> None:

@@ -64,7 +64,7 @@ def fetch_http(name: str, url: str, target: Path, max_bytes: int) -> None:
                 if not is_broken or attempt == _NUM_ATTEMPTS:
                     raise DownloadError(
                         f"{name}: cannot fetch {masked(url)}: {_words(error)}; try again later, or"
-                        " fetch it by hand and set SISR_MIRROR to its folder"
+                        " fetch it by hand and give its path instead of this address"
                     ) from error
 
 

@@ -8,9 +8,10 @@ import hashlib
 import json
 import logging
 import os
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -156,16 +157,42 @@ def experiment_id(client: Client, settings: Settings) -> str:
         return found
 
     found = retried(find_or_make)
+    _check_place(found.artifact_location, settings)
+    return _described(client, str(found.experiment_id), found.tags)
+
+
+def check_artifacts_stay(settings: Settings) -> None:
+    """Find out before the work what `experiment_id` would refuse after it.
+
+    Asked of the workspace's own file, because MLflow takes seconds to import; where another store
+    keeps its artifacts, only that one knows.
+
+    Raises:
+        StoreError: the workspace's artifacts lie elsewhere than the settings ask.
+    """
+    if settings.tracking_uri is not None or not STORE_FILE.is_file():
+        return
+    question = "SELECT artifact_location FROM experiments WHERE name = ?"
+    try:
+        with closing(sqlite3.connect(f"{STORE_FILE.absolute().as_uri()}?mode=ro", uri=True)) as own:
+            found = own.execute(question, (EXPERIMENT,)).fetchone()
+    except sqlite3.Error:
+        return  # what is wrong with it MLflow itself will tell, or mend: a table not made yet
+    if found is not None:
+        _check_place(found[0], settings)
+
+
+def _check_place(found: str, settings: Settings) -> None:
+    wanted = _artifact_location(settings)
     asked = settings.storage is not None or settings.tracking_uri is None
-    if wanted is not None and asked and found.artifact_location != wanted:
+    if wanted is not None and asked and found != wanted:
         uri = _without_password(tracking_uri(settings))
         raise StoreError(
-            f"MLflow at {uri} keeps the files of {EXPERIMENT!r} at {found.artifact_location}, the"
+            f"MLflow at {uri} keeps the files of {EXPERIMENT!r} at {found}, the"
             f" settings ask for {wanted}, and MLflow cannot move them. Set SISR_STORAGE as it was,"
             " or begin a new store: name one in SISR_TRACKING_URI, or move mlflow.db away; then"
             " `python -m tasks.tracking` logs what lies on disk there"
         )
-    return _described(client, str(found.experiment_id), found.tags)
 
 
 def fill_run(client: Client, run_id: str, record: RunRecord) -> None:

@@ -7,7 +7,8 @@ a while is waited for.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -46,7 +47,7 @@ class Store(Protocol):
 
 
 class FolderStore:
-    """A folder that all who use it see."""
+    """A folder that all who use it see. Each method raises StoreError if it cannot be used."""
 
     def __init__(self, folder: Path) -> None:
         self.url = str(folder.absolute())
@@ -54,24 +55,34 @@ class FolderStore:
 
     def put(self, key: str, file: Path) -> None:
         """See Store."""
-        with replacing_file(self._folder / key) as temporary:
+        with self._usable(), replacing_file(self._folder / key) as temporary:
             shutil.copyfile(file, temporary)
 
     def get(self, key: str, target: Path) -> bool:
         """See Store."""
         if not self.has(key):
             return False
-        with replacing_file(target) as temporary:
+        with self._usable(), replacing_file(target) as temporary:
             shutil.copyfile(self._folder / key, temporary)
         return True
 
     def has(self, key: str) -> bool:
         """See Store."""
-        return (self._folder / key).is_file()
+        with self._usable():
+            return (self._folder / key).is_file()
 
     def delete(self, key: str) -> None:
         """See Store."""
-        (self._folder / key).unlink(missing_ok=True)
+        with self._usable():
+            (self._folder / key).unlink(missing_ok=True)
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """A network folder that is away, or that refuses us, is a storage that cannot be used."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"the folder {self.url} cannot be used: {error}") from error
 
 
 class S3Store:
@@ -168,12 +179,31 @@ def download_s3(url: str, target: Path, endpoint_url: str | None) -> None:
         DownloadError: no such object, no credentials, endpoint out of reach.
         ParamsError: the endpoint is no URL.
     """
+    parts = urlsplit(url)
+    with _readable(url, endpoint_url):
+        _client(endpoint_url).download_file(parts.netloc, parts.path.lstrip("/"), str(target))
+
+
+def s3_num_bytes(url: str, endpoint_url: str | None) -> int:
+    """The size of `s3://bucket/key`.
+
+    Raises:
+        DownloadError: no such object, no credentials, endpoint out of reach.
+        ParamsError: the endpoint is no URL.
+    """
+    parts = urlsplit(url)
+    with _readable(url, endpoint_url):
+        about = _client(endpoint_url).head_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))
+    return int(about["ContentLength"])
+
+
+@contextmanager
+def _readable(url: str, endpoint_url: str | None) -> Iterator[None]:
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
-    parts = urlsplit(url)
     try:
-        _client(endpoint_url).download_file(parts.netloc, parts.path.lstrip("/"), str(target))
+        yield
     except (BotoCoreError, ClientError, Boto3Error) as error:
         raise DownloadError(
             f"cannot read {masked(url)} at {_place(endpoint_url)}: {error}"

@@ -50,6 +50,7 @@ def train_badly(params: Params, psnr_db: float, seed: int, data: str | None = No
         "step,epoch,seconds,learning_rate,loss,psnr_db_x2\n1,0.1,0.5,0.01,0.25,\n2,0.2,1,0.01,0.125,30\n"
     )
     record = {"num_steps": 2, "seconds": 1.0, "device": "a CPU", "precision": "fp32"}
+    record |= {"gflops": 25.0, "matrix_gflops": 60.0}
     (cell / "training.json").write_text(json.dumps(record))
     image = {
         "architecture": "cnn_small",

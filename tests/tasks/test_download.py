@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tasks.config import ROLES, Dataset, Settings, load_catalogue, load_params
-from tasks.download import changed_folders, download, fetch_dataset, source_url
+from tasks.download import changed_folders, download, fetch_dataset, fetch_file, source_url
 from tasks.errors import ArchiveError, DownloadError, ImageError, ParamsError
 from tests.conftest import REPOSITORY, Workspace, dump_yaml
 
@@ -347,6 +347,23 @@ def test_an_s3_bucket_is_a_mirror(s3_url: str, tmp_path: Path, target: Path) -> 
     text = refusal(DownloadError, Dataset(archive="T91.zip"), target, elsewhere)
     assert text.startswith(f"cannot read s3://other/T91.zip at {s3_url}: ")
     assert list(contents(settings.archive_cache)) == [f"t91-{ZIP_SHA256}"]
+
+
+def test_what_is_too_large_is_not_even_begun(
+    s3_url: str, tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tasks.download
+
+    local = tmp_path / "T91.zip"
+    local.write_bytes(ZIP)
+    settings = Settings(s3_endpoint_url=s3_url)
+    monkeypatch.setattr(tasks.download, "download_s3", lambda *_: pytest.fail("begun"))
+    monkeypatch.setattr(shutil, "copyfile", lambda *_: pytest.fail("begun"))
+
+    for url in ("s3://sets/x2/T91.zip", str(local)):
+        with pytest.raises(ArchiveError) as caught:
+            fetch_file("mine", url, target, settings, len(ZIP) - 1)
+        assert str(caught.value) == (f"mine: it has {len(ZIP)} bytes; the limit is {len(ZIP) - 1}")
 
 
 def test_an_endpoint_that_is_no_url_is_refused(

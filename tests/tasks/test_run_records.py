@@ -43,6 +43,8 @@ def test_metrics_have_stable_names(params: Params) -> None:
         "num_parameters": 1683,
         "num_multiply_adds": 1,
         "train_s": 1.0,
+        "gflops": 25.0,
+        "matrix_gflops": 60.0,
     }
 
 

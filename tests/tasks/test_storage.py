@@ -1,5 +1,6 @@
 """Stores on a folder and on S3, and what happens while S3 is away."""
 
+import re
 import socket
 import threading
 import time
@@ -43,6 +44,19 @@ def test_a_url_or_a_path_names_a_store(tmp_path: Path) -> None:
             open_store(wrong, None)
     with pytest.raises(ParamsError, match="SISR_S3_ENDPOINT_URL is wrong"):
         open_store("s3://bucket", "not a url")
+
+
+def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"no folder")
+    store = FolderStore(file)  # where a network folder was
+
+    for use in (
+        lambda: store.put("a/b", file),
+        lambda: store.delete("a"),
+    ):
+        with pytest.raises(StoreError, match=rf"the folder {re.escape(str(file))} cannot be used"):
+            use()
 
 
 def test_a_storage_that_comes_back_is_waited_for(tmp_path: Path) -> None:

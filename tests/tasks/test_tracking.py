@@ -17,6 +17,7 @@ from tasks.config import Params, Settings
 from tasks.errors import StoreError, WeightsError
 from tasks.evaluate import data_sha256
 from tasks.layout import CELL_FOLDER
+from tasks.mlflow_store import check_artifacts_stay
 from tasks.tracking import Registered, best_registered, load_registered, log_benchmark
 from tests.conftest import Workspace
 from tests.tasks.stand_in import prepare, train_badly, write_tables
@@ -221,6 +222,27 @@ np.save("sr.npy", model.predict(np.load("lr.npy")))
 shape = model.metadata.get_input_schema().inputs[0].shape
 print(json.dumps({"shape": shape, "code": sys.modules["tasks.served"].__file__}))
 """
+
+
+def test_artifacts_that_lie_elsewhere_are_told_before_the_work(
+    params: Params, tmp_path: Path
+) -> None:
+    shared = Settings(storage=str(tmp_path / "lab"))
+    check_artifacts_stay(shared)  # no store yet: it can be anywhere
+    train_badly(params, psnr_db=30.0, seed=1)
+    log(params)
+
+    check_artifacts_stay(Settings())
+    check_artifacts_stay(Settings(tracking_uri="http://127.0.0.1:5000", storage=shared.storage))
+    with pytest.raises(StoreError) as before:
+        check_artifacts_stay(shared)
+    with pytest.raises(StoreError) as after:  # what would have been said at the end
+        log_benchmark(params, shared)
+    assert str(before.value) == str(after.value)
+    assert f"{tmp_path}/lab/mlflow, and MLflow cannot move them" in str(before.value)
+
+    Path("mlflow.db").write_bytes(b"no database")
+    check_artifacts_stay(shared)  # MLflow will say what is wrong with it
 
 
 def test_a_process_without_sisr_loads_the_network(params: Params, tmp_path: Path) -> None:
