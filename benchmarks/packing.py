@@ -28,6 +28,7 @@ import numpy as np
 
 from benchmarks.measuring import machine, spread
 from tasks.config import Settings, load_params
+from tasks.cores import num_usable_cores
 from tasks.dispatch import cluster
 from tasks.train import Progress
 from tests.cluster.workspaces import change, environment, make_workspace, python
@@ -112,7 +113,7 @@ def on_ray(
         starts_s.append(min(firsts) - start_s)
         records = [json.loads(path.read_text()) for path in Path("cells").glob("*/training.json")]
         assert len(records) == len(params.cells)
-        bounds_s.append(sum(record["cpu_seconds"] for record in records) / (os.cpu_count() or 1))
+        bounds_s.append(sum(record["cpu_seconds"] for record in records) / num_usable_cores())
         return end_s - start_s
 
     return run
@@ -125,7 +126,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=1, help="cells so many times as long")
     arguments = parser.parse_args()
     home = Path.cwd()
-    num_cores = os.cpu_count() or 1
+    num_cores = num_usable_cores()
     starts_s: list[float] = []
     bounds_s: list[float] = []
     with tempfile.TemporaryDirectory() as temporary:

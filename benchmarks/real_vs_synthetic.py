@@ -57,7 +57,9 @@ def steps(learner: Learner, batches: Iterator[tuple[Batch, ...]]) -> Callable[[]
 
 def machines_gflops(device: torch.device) -> float:
     """The matrix rate of what trains: of a core by its processor time, of a GPU by the clock."""
-    return matrix_gflops() if device.type == "cpu" else timing.matrix_gflops(device, "fp32")
+    if device.type == "cpu":
+        return matrix_gflops()
+    return timing.matrix_gflops(device, "fp32") or float("nan")
 
 
 def by_processor(run: Callable[[], float], into: list[float]) -> Callable[[], float]:

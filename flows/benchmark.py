@@ -151,7 +151,7 @@ def benchmark(
 
 
 def _make(run: _Run) -> None:
-    if run.stages.stale():
+    if run.selection.force or run.stages.stale():
         check_artifacts_stay(run.settings)
     _look_into_remote(run)
     _run_data_stages(run)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tasks.errors import StoreError
 
 # No space, over the quota, over the file size limit (`ulimit -f`), read-only.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 # How libraries in Rust, safetensors among them, say it.
 _OS_ERROR_IN_TEXT = re.compile(r"\(os error (\d+)\)")
 # File systems take names of 255 bytes; ours add at most 16 to a picture's.
@@ -75,7 +75,7 @@ def room_for(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         number = _errno(error)
-        if number not in _NO_ROOM:
+        if number not in NO_ROOM:
             raise
         raise StoreError(
             f"cannot write {path}: {os.strerror(number)} ({_free(path)}); make room and run again:"

@@ -536,7 +536,7 @@ def _train_here(job: Job, desk: Any, store: Store, *, shared: bool) -> None:
     def upload(path: Path) -> None:
         try:
             store.put(checkpoint_key(job.name), path)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - in a thread of its own; told below
             # The training is worth more than its checkpoint; the result is waited for.
             desk.report.remote(Warned(cell.name, f"{cell.name}: checkpoint not kept: {error}"))
 

@@ -307,7 +307,9 @@ def _row_metrics(row: Row, record: dict[str, Any] | None) -> dict[str, float]:
             metrics[f"latency_ms/{timed['output_px']}px"] = timed["latency_ms"]
     if record is not None:
         metrics["train_s"] = record["seconds"]
-        metrics["gflops"], metrics["matrix_gflops"] = record["gflops"], record["matrix_gflops"]
+        # Earlier records lack them, and no machine's rate is known where there was no memory.
+        rates = {name: record.get(name) for name in ("gflops", "matrix_gflops")}
+        metrics |= {name: rate for name, rate in rates.items() if rate is not None}
     return metrics
 
 

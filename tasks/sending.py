@@ -22,7 +22,7 @@ class CheckpointSender:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._lock = threading.Lock()
         self._waiting: Path | None = None
-        self._last: Future[None] | None = None
+        self._futures: list[Future[None]] = []
         self._numbers = count()
 
     def __enter__(self) -> "CheckpointSender":
@@ -38,8 +38,8 @@ class CheckpointSender:
         """Wait for what is under way: nothing may arrive after the training's end."""
         self._take_waiting(None)
         self._pool.shutdown()
-        if self._last is not None and error is None:
-            self._last.result()
+        if error is None:
+            self._raise_what_failed()
 
     def take(self, checkpoint: Path) -> None:
         """Send this file as it is now; it may be replaced at once.
@@ -55,9 +55,13 @@ class CheckpointSender:
             shutil.copyfile(checkpoint, kept)
         if self._take_waiting(kept):
             return  # it takes the place, and the turn, of the one that waited
-        if self._last is not None and self._last.done():
-            self._last.result()
-        self._last = self._pool.submit(self._send_waiting)
+        self._raise_what_failed()
+        self._futures.append(self._pool.submit(self._send_waiting))
+
+    def _raise_what_failed(self) -> None:
+        for future in [future for future in self._futures if future.done()]:
+            self._futures.remove(future)
+            future.result()
 
     def _send_waiting(self) -> None:
         with self._lock:

@@ -401,7 +401,7 @@ def _verify_once(shard: Shard) -> None:
     A lane trains many cells on the same data, and they may be larger than memory.
     """
     about = shard.path.stat()
-    seen = (shard.path.absolute(), about.st_ino, about.st_size, about.st_mtime_ns)
+    seen = (shard.path.resolve(), about.st_ino, about.st_size, about.st_mtime_ns)
     if seen not in _VERIFIED:
         shard.verify()
         _VERIFIED.add(seen)

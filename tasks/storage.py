@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from tasks.atomic import replacing_file
+from tasks.atomic import NO_ROOM, replacing_file
 from tasks.errors import DownloadError, ParamsError, StoreError
 from tasks.patience import patiently
 from tasks.urls import masked
@@ -62,7 +62,7 @@ class FolderStore:
         """See Store."""
         if not self.has(key):
             return False
-        with self._usable(), replacing_file(target) as temporary:
+        with replacing_file(target) as temporary, self._usable():
             shutil.copyfile(self._folder / key, temporary)
         return True
 
@@ -82,6 +82,8 @@ class FolderStore:
         try:
             yield
         except OSError as error:
+            if error.errno in NO_ROOM:
+                raise  # told by whoever writes
             raise StoreError(f"the folder {self.url} cannot be used: {error}") from error
 
 

@@ -113,13 +113,24 @@ def device_name(device: torch.device) -> str:
 
 
 @lru_cache(maxsize=8)
-def matrix_gflops(device: torch.device, precision: str) -> float:
+def matrix_gflops(device: torch.device, precision: str) -> float | None:
     """The machine's matrix rate in GFLOP/s, what arithmetic is held against: the best of some.
 
     Of square matrices large enough to fill the device, in fp32, tf32 or bf16, with torch's present
-    number of threads. Measured once in a process.
+    number of threads, beside whatever else computes there. Measured once in a process. None where
+    others leave no memory for it.
     """
-    side = 1024 if device.type == "cpu" else 8192
+    try:
+        return _matrix_gflops(device, precision)
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # neighbours can use what the matrices took
+
+
+def _matrix_gflops(device: torch.device, precision: str) -> float:
+    side = 1024 if device.type == "cpu" else 4096
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"

@@ -374,6 +374,7 @@ class _Training:
         steps_per_s = self.num_steps / training_s
         peak_memory_mib = _peak_memory_mib(self.workers.device)  # before matrices add to it
         precision = used_precision(self.recipe.precision, self.workers.device)
+        matrix_rate = matrix_gflops(self.workers.device, precision)
         return {
             "seed": self.seed,
             "validation": validation_sums(self.params),
@@ -385,9 +386,7 @@ class _Training:
             "cpu_seconds": round(self.clock.cpu_s, 3),
             "steps_per_s": round(steps_per_s, 3),
             "gflops": round(self._step_flops() * steps_per_s / 1e9, 3),
-            "matrix_gflops": round(
-                self.workers.num * matrix_gflops(self.workers.device, precision), 3
-            ),
+            "matrix_gflops": matrix_rate and round(self.workers.num * matrix_rate, 3),
             "precision": precision,
             "compile": self.params.training.compile,
             "device": device_name(self.workers.device),

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -55,13 +56,21 @@ def test_only_the_newest_waits_and_the_training_never(checkpoint: Path) -> None:
 
 def test_what_waits_at_the_end_is_dropped_and_what_is_under_way_arrives(checkpoint: Path) -> None:
     storage = Storage()
+
+    def release_when_dropped() -> None:
+        while len(list(checkpoint.parent.glob("*.sending"))) > 1:
+            time.sleep(0.01)
+        storage.may_take.release(2)
+
+    late = threading.Thread(target=release_when_dropped)
     with CheckpointSender(storage.put) as sender:
         for text in ("first", "second"):
             write(checkpoint, text)
             sender.take(checkpoint)
             if text == "first":
                 assert storage.asked.acquire(timeout=60)
-        storage.may_take.release(2)
+        late.start()
+    late.join()
     assert storage.arrived == ["first"]
     assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
 
@@ -80,14 +89,21 @@ def test_a_file_system_without_links(checkpoint: Path, monkeypatch: pytest.Monke
     assert storage.arrived == ["first"]
 
 
-def test_a_failure_is_not_swallowed(checkpoint: Path) -> None:
-    tried = threading.Event()
+@pytest.mark.parametrize("num_behind", [0, 1])
+def test_a_failure_is_not_swallowed(num_behind: int, checkpoint: Path) -> None:
+    tried, may_fail = threading.Event(), threading.Event()
 
-    def fail(_: Path) -> None:
-        tried.set()
-        raise StoreError("no room")
+    def fail(path: Path) -> None:
+        if path.read_text() == "first":
+            tried.set()
+            assert may_fail.wait(60)
+            raise StoreError("no room")
 
     write(checkpoint, "first")
     with pytest.raises(StoreError, match="no room"), CheckpointSender(fail) as sender:
         sender.take(checkpoint)
         assert tried.wait(60)
+        for _ in range(num_behind):
+            write(checkpoint, "second")
+            sender.take(checkpoint)
+        may_fail.set()

@@ -136,6 +136,18 @@ def test_the_matrix_rate_in_closed_form(clock: Clock, monkeypatch: pytest.Monkey
         tasks.timing.matrix_gflops.cache_clear()
 
 
+def test_without_memory_no_matrix_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mm(*_: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "mm", mm)
+    tasks.timing.matrix_gflops.cache_clear()
+    try:
+        assert tasks.timing.matrix_gflops(CPU, "fp32") is None
+    finally:
+        tasks.timing.matrix_gflops.cache_clear()
+
+
 def test_random_numbers_stay_as_they_were() -> None:
     state = torch.get_rng_state()
     measure_latency(nn.Identity(), get("vdsr"), 2, 8, CPU, budget_s=0.01)

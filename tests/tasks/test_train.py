@@ -325,7 +325,7 @@ def test_the_record_says_what_trained_and_how_fast(params: Params, tmp_path: Pat
     # for the first layer's 5,184: nobody asks for the gradient of its input.
     flops = 2 * (3 * 8032 - 5184) * 4 * 24 * 24
     assert record["gflops"] == pytest.approx(flops * record["steps_per_s"] / 1e9, rel=0.02)
-    assert record["matrix_gflops"] == round(matrix_gflops(torch.device("cpu"), "fp32"), 3)
+    assert record["matrix_gflops"] == round(matrix_gflops(torch.device("cpu"), "fp32") or 0, 3)
 
 
 def test_snapshots_show_the_validation_picture_getting_better(
