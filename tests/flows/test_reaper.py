@@ -15,7 +15,8 @@ from tests.conftest import REPOSITORY
 
 # A guarded run that starts a child in a session of its own, as servers do, and waits.
 _RUN = """
-import subprocess, sys, time
+import signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
 from flows.reaper import guard
 guard()
 command = [sys.executable, "-c", "import time; time.sleep(600)"]
