@@ -53,7 +53,8 @@ def main() -> None:
     print(f"{'scheduled':<22}{'state':<12}{'took':>8}")
     for run in runs:
         print(f"{run['expected_start_time'][:19]:<22}{run['state_name']:<12}{run['took']:>6.1f} s")
-    left = [each for each in family if each.is_running() and each.status() != "zombie"]
+    # What watches over the run's family ends some seconds after it.
+    _, left = psutil.wait_procs(family, timeout=30)
     print(f"stopped by SIGTERM in {stopped_s:.1f} s; {len(left)} processes left behind")
     lines = (folder / "serve.log").read_text(errors="replace").splitlines()
     print("\n".join(line for line in lines if "[" in line[:4] or "nothing to do" in line))
