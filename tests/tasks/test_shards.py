@@ -376,6 +376,27 @@ def test_a_changed_pixel_is_found(tensor: str, one_shard: Path) -> None:
     assert str(caught.value) == f"{one_shard} is damaged (checksum); shard it again"
 
 
+def test_a_file_is_read_whole_once_under_any_name_until_it_changes(
+    one_shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    verify = Shard.verify
+    monkeypatch.setattr(Shard, "verify", lambda each: (read.append(each.path), verify(each)))
+    # A worker's folder: links to what its node has fetched.
+    linked = tmp_path / "linked" / one_shard.name
+    linked.parent.mkdir()
+    linked.symlink_to(one_shard)
+
+    for folder in (one_shard.parent, one_shard.parent, linked.parent):
+        ShardSet(folder)
+    assert read == [one_shard]
+
+    data = one_shard.read_bytes()
+    one_shard.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(ShardError, match="is damaged"):
+        ShardSet(one_shard.parent)
+
+
 def test_a_shard_cut_anywhere_is_refused(one_shard: Path) -> None:
     whole = one_shard.read_bytes()
     header_bytes = 8 + int.from_bytes(whole[:8], "little")
