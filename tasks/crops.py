@@ -154,8 +154,9 @@ def _crop(name: str, network: nn.Module, whole: _Place, numbers: Numbers) -> Cro
     picture = prepare(about, name, place.hr, place.lr, scale)
     with torch.inference_mode(), exact_fp32():
         sr = network.to(device).eval()(picture.x.to(device))
-    y = sr_luminance(about, picture, sr)
-    shown = sr_picture(about, sr) if about.channels == "rgb" else _coloured(y, place.lr, scale)
+    answer = sr_picture(about, sr)
+    y = sr_luminance(about, picture, answer)
+    shown = answer if about.channels == "rgb" else _coloured(y, place.lr, scale)
     psnr_db, ssim = numbers.get(name, (None, None))
     return Crop(name, place.window.of(shown), place.window.of(y), psnr_db, ssim)
 

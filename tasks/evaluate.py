@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import models
@@ -24,6 +26,7 @@ from tasks.checksums import folder_sha256
 from tasks.color import is_grey, luminance_with_grey_converted
 from tasks.complexity import measure_complexity
 from tasks.config import Cell, Params, load_params
+from tasks.errors import WeightsError
 from tasks.images import read_image
 from tasks.layout import HR_FOLDER, picture_pairs, result_file, weights_file
 from tasks.metrics import measure
@@ -61,7 +64,7 @@ def evaluate(params: Params, architecture: str, scale: int) -> None:
     """Measure one network at one scale on every test set, and write its result file.
 
     Raises:
-        WeightsError: the cell's weights are missing or do not fit.
+        WeightsError: the cell's weights are missing, do not fit, or give no numbers.
         ImageError: a test picture that is corrupt.
     """
     cell = params.cell_for(architecture, scale)
@@ -142,15 +145,28 @@ def _evaluate_dataset(
     scale: int,
     device: torch.device,
 ) -> list[ImageRow]:
+    """One picture after the other: what else computes meanwhile would be in its time."""
     rows = []
-    with torch.inference_mode():
-        for hr, lr in picture_pairs("test", dataset, scale):
-            picture = prepare(architecture, hr.name, read_image(hr), read_image(lr), scale)
-            sr, latency_ms = _timed(
-                network, picture.x.to(device, memory_format=torch.channels_last)
-            )
-            rows.append(_row(architecture, dataset, scale, picture, sr, latency_ms))
+    for hr, lr in picture_pairs("test", dataset, scale):
+        picture = prepare(architecture, hr.name, read_image(hr), read_image(lr), scale)
+        answer, latency_ms = _answer(network, architecture, picture, device)
+        rows.append(_row(architecture, dataset, scale, picture, answer, latency_ms))
     return rows
+
+
+def _answer(
+    network: nn.Module, architecture: Architecture, picture: Picture, device: torch.device
+) -> tuple[NDArray[np.uint8], float]:
+    """The 8-bit answer to a picture, and the milliseconds it took."""
+    with torch.inference_mode():
+        x = picture.x.to(device, memory_format=torch.channels_last)
+        sr, latency_ms = _timed(network, x)
+        if not sr.isfinite().all():
+            raise WeightsError(
+                f"{architecture.name} answers {picture.name} with values that are no finite"
+                " numbers; its weights are of no use"
+            )
+        return sr_picture(architecture, sr), latency_ms
 
 
 def _row(
@@ -158,14 +174,14 @@ def _row(
     dataset: str,
     scale: int,
     picture: Picture,
-    sr: Tensor,
+    answer: NDArray[np.uint8],
     latency_ms: float,
 ) -> ImageRow:
-    quality = measure(sr_luminance(architecture, picture, sr), picture.hr_y, scale)
+    quality = measure(sr_luminance(architecture, picture, answer), picture.hr_y, scale)
     as_colour = quality
     if is_grey(picture.hr):
-        answer = luminance_with_grey_converted(sr_picture(architecture, sr))
-        as_colour = measure(answer, luminance_with_grey_converted(picture.hr), scale)
+        sr_y, hr_y = map(luminance_with_grey_converted, (answer, picture.hr))
+        as_colour = measure(sr_y, hr_y, scale)
     return ImageRow(
         architecture=architecture.name,
         dataset=dataset,

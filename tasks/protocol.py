@@ -16,7 +16,7 @@ from torch import Tensor
 from models.interpolation import enlarge
 from models.registry import Architecture
 from tasks.bicubic import crop_to_multiple, shrink
-from tasks.color import as_rgb, grey_of_rgb, is_grey, luminance, to_8bit
+from tasks.color import as_rgb, grey_of_rgb, is_grey, luminance
 from tasks.config import Role
 from tasks.images import read_image
 from tasks.layout import picture_pairs
@@ -62,15 +62,24 @@ def prepare(
     return Picture(name, x.float() if architecture.trainable else x, hr, luminance(hr))
 
 
+def levels(sr: Tensor) -> Tensor:
+    """A network's answer N×C×H×W in 0–1 as uint8, rounded like `tasks.color.to_8bit`."""
+    return (sr.double() * 255).clamp_(0, 255).add_(0.5).to(torch.uint8)
+
+
 def sr_picture(architecture: Architecture, sr: Tensor) -> NDArray[np.uint8]:
-    """A network's answer N×C×H×W as an 8-bit picture: H×W luminance, or H×W×3 RGB."""
-    values = to_8bit(sr[0].double().cpu().numpy() * 255)
+    """A network's answer 1×C×H×W as an 8-bit picture: H×W luminance, or H×W×3 RGB.
+
+    Rounded where the network computes, so that a GPU hands over bytes.
+    """
+    values: NDArray[np.uint8] = levels(sr[:1])[0].cpu().numpy()
     return values[0] if architecture.channels == "y" else values.transpose(1, 2, 0)
 
 
-def sr_luminance(architecture: Architecture, picture: Picture, sr: Tensor) -> NDArray[np.uint8]:
-    """A network's answer as the 8-bit luminance that is compared with the HR one."""
-    answer = sr_picture(architecture, sr)
+def sr_luminance(
+    architecture: Architecture, picture: Picture, answer: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """The luminance of an answer (`sr_picture`) that is compared with the HR one, H×W."""
     if architecture.channels == "y":
         return answer
     return grey_of_rgb(answer) if is_grey(picture.hr) else luminance(answer)

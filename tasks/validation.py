@@ -19,7 +19,7 @@ from models.luminance import BLACK, BLUE, GREEN, RED
 from models.registry import Architecture
 from tasks.color import is_grey
 from tasks.metrics import psnr_db, psnr_of_sum_db
-from tasks.protocol import Picture
+from tasks.protocol import Picture, levels
 
 # Beyond this the pictures wait in main memory and travel at each validation.
 _KEPT_ON_DEVICE_BYTES = 2**30
@@ -98,11 +98,6 @@ class ValidationSet:
 
     def _cropped_hr(self) -> list[Tensor]:
         return [_cropped(group.hr_y, self._scale) for group in self._groups]
-
-
-def levels(sr: Tensor) -> Tensor:
-    """A network's answer as `tasks.color.to_8bit` rounds it: N×C×H×W in 0–1 to uint8."""
-    return (sr.double() * 255).clamp_(0, 255).add_(0.5).to(torch.uint8)
 
 
 def luminance_levels(rgb: Tensor, *, grey: bool) -> Tensor:

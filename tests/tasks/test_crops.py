@@ -16,7 +16,7 @@ from tasks.config import Params
 from tasks.crops import MAX_COMPARISONS, choose_picture, compare, comparisons
 from tasks.images import write_png
 from tasks.layout import weights_file
-from tasks.protocol import prepare, sr_luminance
+from tasks.protocol import prepare, sr_luminance, sr_picture
 
 Photograph = Callable[..., np.ndarray]
 
@@ -89,7 +89,8 @@ def test_a_crop_is_what_the_whole_picture_gives(name: str, hr: np.ndarray) -> No
     torch.manual_seed(1)
     picture = prepare(about, "pond.png", hr, shrink(hr, 2), 2)
     with torch.inference_mode():
-        whole = sr_luminance(about, picture, models.create(name, 2).eval()(picture.x))
+        answer = sr_picture(about, models.create(name, 2).eval()(picture.x))
+        whole = sr_luminance(about, picture, answer)
     (bicubic, crop) = made.crops
     window = made.window
     assert 0 <= window.top <= 180 - window.side

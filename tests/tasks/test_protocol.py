@@ -8,7 +8,7 @@ import torch
 
 import models
 from tasks import evaluate
-from tasks.protocol import prepare, sr_luminance
+from tasks.protocol import prepare, sr_luminance, sr_picture
 
 
 def rgb2ycbcr_y(picture: np.ndarray) -> np.ndarray:
@@ -32,7 +32,9 @@ def test_the_picture_and_the_answer_of_an_rgb_network(is_grey: bool) -> None:
     np.testing.assert_allclose(picture.x[0].numpy(), rgb.transpose(2, 0, 1) / 255, atol=1e-7)
     sr = picture.x.repeat_interleave(2, 2).repeat_interleave(2, 3)
     large = lr.repeat(2, axis=0).repeat(2, axis=1)
-    np.testing.assert_array_equal(sr_luminance(about, picture, sr), rgb2ycbcr_y(large))
+    answer = sr_picture(about, sr)
+    np.testing.assert_array_equal(answer, np.stack([large] * 3, -1) if is_grey else large)
+    np.testing.assert_array_equal(sr_luminance(about, picture, answer), rgb2ycbcr_y(large))
     np.testing.assert_array_equal(picture.hr_y, rgb2ycbcr_y(hr[:24, :18]))
 
 
@@ -42,7 +44,7 @@ def test_a_grey_picture_by_both_conventions(name: str) -> None:
     picture = prepare(about, "a", hr, hr[::2, ::2], 2)
     sr = torch.full((1, about.num_channels, 20, 20), 110 / 255, dtype=torch.float64)
 
-    row = evaluate._row(about, "d", 2, picture, sr, 1.0)
+    row = evaluate._row(about, "d", 2, picture, sr_picture(about, sr), 1.0)
 
     assert row.psnr_db == pytest.approx(20 * math.log10(255 / 10))
     # As colour their luminances are 16 + 219/255·(100, 110), rounded: 102 and 110.

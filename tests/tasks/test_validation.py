@@ -9,8 +9,8 @@ import models
 from tasks.color import grey_of_rgb, luminance, to_8bit
 from tasks.errors import ImageError
 from tasks.metrics import psnr_db
-from tasks.protocol import Picture, prepare, sr_luminance, sr_picture
-from tasks.validation import ValidationSet, _groups, levels, luminance_levels
+from tasks.protocol import Picture, levels, prepare, sr_luminance, sr_picture
+from tasks.validation import ValidationSet, _groups, luminance_levels
 
 CPU = torch.device("cpu")
 
@@ -55,7 +55,7 @@ def test_the_figure_is_the_rulers_to_the_last_bit(architecture: str, scale: int)
     with torch.inference_mode():
         answers = [network(each.x) for each in tested]
     expected = [
-        psnr_db(sr_luminance(about, picture, sr), picture.hr_y, scale)
+        psnr_db(sr_luminance(about, picture, sr_picture(about, sr)), picture.hr_y, scale)
         for picture, sr in zip(tested, answers, strict=True)
     ]
     assert mean_db == math.fsum(expected) / 3
