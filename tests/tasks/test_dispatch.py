@@ -24,6 +24,7 @@ from tasks.dispatch import cluster
 from tasks.download import download
 from tasks.errors import ParamsError, StoreError
 from tasks.exchange import Job, offer_inputs, take_result
+from tasks.lanes import Lane
 from tasks.layout import weights_file
 from tasks.shards import shard
 from tasks.storage import FolderStore
@@ -107,6 +108,25 @@ def test_a_line_that_cannot_be_shown_ends_nothing_and_is_logged(
     assert listening._ends["srcnn-x2"].wait() is None
     assert len(caplog.records) == 2
     assert "something" in caplog.messages[1]
+
+
+def test_lanes_on_parts_of_gpus_start_once_and_after_those_on_whole_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = [Lane(f"gpu-{number}", 1, 1.0, True, False) for number in range(2)]
+    parts = [Lane(f"gpu-part-{number}", 1, 0.25, False, True) for number in range(4)]
+    started: list[str] = []
+    opened = object.__new__(dispatch.Cluster)
+    monkeypatch.setattr(opened, "_start", lambda lane: started.append(lane.name), raising=False)
+    opened._running, opened._later = dict(enumerate(whole)), list(parts)
+    opened._groups, opened._opened_s = {"gpu-0": "a group"}, time.monotonic()
+
+    opened._start_parts()
+    assert started == []  # gpu-1 still waits for its GPU
+    opened._groups["gpu-1"] = "another"
+    for _ in range(2):
+        opened._start_parts()
+    assert started == [lane.name for lane in parts]
 
 
 @pytest.fixture
