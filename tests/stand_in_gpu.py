@@ -1,9 +1,10 @@
 """A GPU for machines without one: what goes on it can be tested there, how fast it goes cannot.
 
 Its tensors say `cuda` and compute on the CPU. As on a real one, an operation on tensors of both
-devices is an error, and whatever makes the CPU wait for the device is written down. Autograd would
-ask for a driver, so gradients are small numbers of our own; bf16 autocast would, too, and nothing
-here may use it.
+devices is an error, and whatever makes the CPU wait for the device is written down, but for uploads
+that block: memory is pinned in name only. Autograd would ask for a driver, so gradients are small
+numbers of our own; bf16 autocast would, too, and nothing here may use it. What torch's C++ side
+remembers of all this stays until the process ends.
 """
 
 import functools
@@ -20,11 +21,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
+from tasks.batches import _enlarging_matrix
+
 NAME = "Stand-in GPU"
 _GPU, _CPU = torch.device("cuda", 0), torch.device("cpu")
 _MOVES = ("_to_copy", "copy_")
 # Methods that ask for a driver although no operation of theirs needs one.
 _GUARDED = (Tensor.__getitem__, Tensor.contiguous)
+# What the CPU must know before it can go on: a number, or the size of a result.
+_READS = ("_local_scalar_dense", "equal")
 _GRADIENT = 1e-3
 
 
@@ -72,6 +77,8 @@ _waits: list[str] = []
 def stand_in_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """One GPU, as torch sees it; gives the list of the waits so far, by their places in tasks/."""
     _waits.clear()
+    with torch.device("cpu"):
+        torch.empty(0)  # here torch notes, for good, what takes a device: it must be the real one
     for name, value in {
         "is_available": True,
         "device_count": 1,
@@ -97,6 +104,7 @@ def stand_in_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             yield _waits
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(before)
+        _enlarging_matrix.cache_clear()  # matrices on a GPU that is gone
 
 
 def _answer(value: Any, *_: Any) -> Any:
@@ -150,7 +158,8 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     to_gpu = of_gpu if asked is None else asked.type == "cuda"
     if operation == "copy_":
         to_gpu = isinstance(args[0], OnGpu)
-    if operation == "_local_scalar_dense" or (of_gpu and not to_gpu):
+    is_read = operation in _READS or torch.Tag.dynamic_output_shape in func.tags
+    if of_gpu and (is_read or not to_gpu):
         _note_wait()
     held_args, held_kwargs = tree_map(_held, (args, dict(kwargs)))
     if to_gpu and asked is not None:

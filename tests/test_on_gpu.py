@@ -101,9 +101,11 @@ def test_the_stand_in_refuses_tensors_of_both_devices(waits: list[str]) -> None:
     with pytest.raises(RuntimeError, match="add_ of tensors on cuda and cpu"):
         here.add_(there)
     del waits[:]
-    for wait in (there[0].item, lambda: bool(there.all()), there.tolist, there.cpu):
+    reads = (there[0].item, lambda: bool(there.all()), there.tolist, there.cpu)
+    picks = (lambda: torch.equal(there, there), lambda: there.masked_select(there > 0))
+    for wait in (*reads, *picks):
         wait()
-    assert len(waits) == 4
+    assert len(waits) == 6
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
@@ -197,9 +199,11 @@ def params(workspace: Workspace) -> Params:
     return params
 
 
+# `params` before `waits`: the data are made before there is a GPU.
 def test_a_whole_training_and_its_evaluation(
     params: Params, tmp_path: Path, waits: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # These compute gradients and time a device; a stand-in has neither.
     monkeypatch.setattr(tasks.train, "matrix_gflops", lambda *_: 1000.0)
     monkeypatch.setattr(tasks.train, "measure_step_flops", lambda *_: 1e6)
     monkeypatch.setattr("tasks.evaluate.OUTPUT_SIZES_PX", (32,))
