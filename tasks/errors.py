@@ -9,7 +9,7 @@
     │   └── ShardError       not a shard, corrupt, other format version
     ├── TrainingError        a cell that cannot train or that diverged
     ├── DeviceError          a GPU whose memory does not suffice
-    ├── WeightsError         weights refused or not fitting the network
+    ├── WeightsError         weights refused, not fitting the network, or giving no numbers
     ├── StoreError           DVC, MLflow, S3, Ray or the disk cannot be used
     └── CellsFailed          the run ended, some of its cells failed
 
@@ -65,7 +65,7 @@ class DeviceError(SisrError):
 
 
 class WeightsError(SisrError):
-    """Weights were refused, or do not fit the network."""
+    """Weights were refused, do not fit the network, or give no numbers."""
 
 
 class StoreError(SisrError):

@@ -76,7 +76,12 @@ def evaluate(params: Params, architecture: str, scale: int) -> None:
 def evaluate_network(
     network: nn.Module, architecture: str, scale: int, datasets: Sequence[str]
 ) -> dict[str, Any]:
-    """Everything that is measured of one network: quality, time, complexity."""
+    """Everything that is measured of one network: quality, time, complexity.
+
+    Raises:
+        WeightsError: an answer holds values that are no finite numbers.
+        ImageError: a test picture that is corrupt.
+    """
     keep_freed_memory()  # else the page faults of large pictures are timed as well
     about = models.get(architecture)
     device = best_device()
@@ -164,7 +169,7 @@ def _answer(
         if not sr.isfinite().all():
             raise WeightsError(
                 f"{architecture.name} answers {picture.name} with values that are no finite"
-                " numbers; its weights are of no use"
+                " numbers; train it with a lower learning_rate, or import other weights"
             )
         return sr_picture(architecture, sr), latency_ms
 

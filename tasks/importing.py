@@ -105,7 +105,7 @@ def import_weights(
         ParamsError: unknown architecture, scale or scheme, no such file.
         DataError: there are no test pictures yet.
         DownloadError: out of reach.
-        WeightsError: wrong checksum, refused, damaged, or of another network.
+        WeightsError: wrong checksum, refused, damaged, of another network, or they give no numbers.
     """
     about = _importable(architecture, scales)
     _check_pictures(HR_FOLDER / "test", params.data.test)

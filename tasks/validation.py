@@ -1,4 +1,4 @@
-"""The ruler's PSNR where the network computes: pictures stay on the device, one wait for all.
+"""The ruler's PSNR where the network computes: pictures stay on the device, two waits for all.
 
 `tasks.protocol` and `tasks.metrics` say how a picture is measured; here the same whole numbers are
 added up by torch, so the figure is the ruler's to the last bit (for the same answer of the
@@ -81,10 +81,10 @@ class ValidationSet:
                 errors.append(self._squared_errors(answer, group))
         network.train()
         assert first is not None
-        sums = torch.cat(errors).tolist()  # the only wait for the device
+        sums = torch.cat(errors).tolist()  # here the CPU waits for the device
         sizes = [hr_y[0].numel() for hr_y in self._cropped_hr() for _ in hr_y]
         psnrs = [psnr_of_sum_db(*pair) for pair in zip(sums, sizes, strict=True)]
-        return math.fsum(psnrs) / len(psnrs), first.cpu().numpy()
+        return math.fsum(psnrs) / len(psnrs), first.cpu().numpy()  # ... and here
 
     def _squared_errors(self, answer: Tensor, group: _Group) -> Tensor:
         """Of N answers N×C×H×W, their N sums of squared errors of luminance."""

@@ -1,5 +1,7 @@
 """Registered versions: made of finished runs, described, and which of them reigns."""
 
+import math
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.config import Params
+from tasks.errors import WeightsError
 from tasks.evaluate import evaluate_network
 from tasks.mlflow_store import Client, download_network, if_any, log_model, logged_models, retried
 from tasks.model_card import model_description, version_description
@@ -150,11 +153,16 @@ def _challenge(client: Client, version: str, row: Row) -> bool:
 
 
 def _measure_again(client: Client, reigning: Any, challenger: Row) -> float:
-    """The reigning champion's PSNR on the challenger's test data."""
+    """The reigning champion's PSNR on the challenger's test data; less than any if it fails."""
     served = load_network(f"models:/{reigning.name}/{reigning.version}")
     assert served is not None
     datasets = [str(name) for name in challenger.means.index]
-    again = evaluate_network(served.network, challenger.architecture, served.scale, datasets)
+    try:
+        again = evaluate_network(served.network, challenger.architecture, served.scale, datasets)
+    except WeightsError as error:
+        told = f"{reigning.name}/{reigning.version} is no champion any more: {error}"
+        print(told, file=sys.stderr, flush=True)
+        return -math.inf
     row = Row(again, challenger.architecture, str(reigning.tags.get("source", "")), None, None)
     _set_tags(client, reigning, row.evaluation())
     return row.psnr_db

@@ -13,8 +13,8 @@ from tasks.protocol import Picture, prepare
 CPU = torch.device("cpu")
 
 
-class _Overflowing(nn.Module):
-    """Gives one value of the answer that is no number, or none."""
+class _Echo(nn.Module):
+    """Answers with its input, one value of it replaced if there is one to put there."""
 
     def __init__(self, value: float | None) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ def _picture() -> Picture:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_an_answer_that_is_no_number_is_an_error(value: float) -> None:
     with pytest.raises(WeightsError, match=r"srcnn answers stripes.png with values that are no"):
-        _answer(_Overflowing(value), models.get("srcnn"), _picture(), CPU)
+        _answer(_Echo(value), models.get("srcnn"), _picture(), CPU)
 
 
 def test_a_finite_answer_comes_as_bytes_with_its_time() -> None:
     picture = _picture()
 
-    answer, latency_ms = _answer(_Overflowing(None), models.get("srcnn"), picture, CPU)
+    answer, latency_ms = _answer(_Echo(None), models.get("srcnn"), picture, CPU)
 
     expected = np.floor(picture.x[0, 0].double().numpy().clip(0, 1) * 255 + 0.5)
     np.testing.assert_array_equal(answer, expected)

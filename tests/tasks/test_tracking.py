@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import models
 from tasks import tracking
 from tasks.config import Params, Settings
 from tasks.errors import StoreError, WeightsError
 from tasks.evaluate import data_sha256
-from tasks.layout import CELL_FOLDER
+from tasks.layout import CELL_FOLDER, weights_file
 from tasks.mlflow_store import check_artifacts_stay
 from tasks.tracking import Registered, best_registered, load_registered, log_benchmark
 from tests.conftest import Workspace
@@ -91,6 +92,20 @@ def test_on_new_pictures_the_better_network_keeps_the_crown(params: Params) -> N
     tags = client().get_model_version("cnn_small-x2", "1").tags
     assert float(tags["psnr_db"]) > 15
     assert tags["test_data_sha256"] == data_sha256(["tiny_test"])
+
+
+def test_a_champion_that_answers_no_numbers_on_new_pictures_falls(
+    params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_badly(params, psnr_db=99.0, seed=1, data="other pictures")
+    huge = {name: 1e30 * each for name, each in models.create("cnn_small", 2).state_dict().items()}
+    save_file(huge, weights_file("cnn_small-x2"))
+    assert log(params).is_champion
+    train_badly(params, psnr_db=2.0, seed=2)
+
+    assert log(params).is_champion
+
+    assert "cnn_small-x2/1 is no champion any more: cnn_small answers" in capsys.readouterr().err
 
 
 def test_a_network_comes_back_from_the_registry_as_it_went_in(params: Params) -> None:
