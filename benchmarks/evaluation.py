@@ -8,6 +8,7 @@ With all cores, as evaluation has them.
 """
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from tasks.images import read_image, write_png
 from tasks.precision import exact_fp32
 from tasks.protocol import Picture, prepare
 from tasks.super_resolve import best_device
+from tasks.timing import device_name
 
 SIZE = (320, 480)
 _Result = TypeVar("_Result")
@@ -91,7 +93,9 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     keep_freed_memory()
-    print(f"{machine()}, {torch.get_num_threads()} threads")
+    # `benchmarks.sharding` asks for one.
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    print(f"{machine()}, {torch.get_num_threads()} threads; on {device_name(best_device())}")
     with tempfile.TemporaryDirectory() as temporary:
         pairs = small_pictures(Path(temporary), arguments.pictures)
         for name in arguments.network or ("bicubic", "cnn_small", "srcnn", "edsr_baseline"):
