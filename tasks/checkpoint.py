@@ -6,6 +6,7 @@ Read without executing anything (`weights_only`).
 
 import hashlib
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def read_checkpoint(path: Path, device: torch.device) -> State:
     """The state in a checkpoint, its tensors on the device.
 
     Raises:
-        DamagedCheckpoint: truncated, changed or another format version.
+        DamagedCheckpoint: truncated, changed, another format version, or made by something else.
     """
     data = path.read_bytes()
     start = len(_MAGIC) + _DIGEST_BYTES
@@ -46,5 +47,8 @@ def read_checkpoint(path: Path, device: torch.device) -> State:
     saved = memoryview(data)[start:]
     if hashlib.sha256(saved).digest() != data[len(_MAGIC) : start]:
         raise DamagedCheckpoint(f"{path} is damaged (checksum)")
-    state: State = torch.load(io.BytesIO(saved), map_location=device, weights_only=True)
+    try:
+        state: State = torch.load(io.BytesIO(saved), map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DamagedCheckpoint(f"{path} is no training's: it holds more than numbers") from error
     return state

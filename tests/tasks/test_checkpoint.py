@@ -1,4 +1,6 @@
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +42,25 @@ def test_a_cut_file_is_noticed(num_bytes: int, checkpoint: Path) -> None:
 
     with pytest.raises(DamagedCheckpoint):
         read_checkpoint(checkpoint, CPU)
+
+
+class _Bomb:
+    """Makes a folder when a reader executes what a pickle says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_sound_file_that_would_execute_something_does_not(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "cell.pt", {"step": _Bomb(tmp_path / "executed")})
+
+    with pytest.raises(DamagedCheckpoint, match="it holds more than numbers"):
+        read_checkpoint(tmp_path / "cell.pt", CPU)
+
+    assert not (tmp_path / "executed").exists()
 
 
 def test_a_file_of_torch_alone_is_no_checkpoint(tmp_path: Path) -> None:
