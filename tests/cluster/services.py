@@ -320,8 +320,10 @@ def _without_our_code(nothing: Path) -> list[str]:
         for package in ("flows", "tasks", "models")
     )
     check = f"! {shlex.quote(sys.executable)} -c 'import tasks.desk' 2>/dev/null"
+    why_not = "our code is installed from another checkout: use this one's own .venv"
     unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-r", "--mount"]
-    return [*unshare, "sh", "-ec", f'{hide}; if {check}; then exec "$@"; fi; exit 1', "sh"]
+    run = f'if {check}; then exec "$@"; fi; echo "{why_not}" >&2; exit 1'
+    return [*unshare, "sh", "-ec", f"{hide}; {run}", "sh"]
 
 
 def _answers(url: str) -> bool:
