@@ -64,6 +64,12 @@ def _is_unreachable(_task: Task[..., Any], _run: object, state: State) -> bool:
     return isinstance(state.result(raise_on_failure=False), DownloadError)
 
 
+def _may_come_back(_task: Task[..., Any], _run: object, state: State) -> bool:
+    """Only a store's own failure: what sisr refuses, it refuses again."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, StoreError) and error.__cause__ is not None
+
+
 download_task = task(
     name="download",
     retries=3,
@@ -81,7 +87,11 @@ evaluate_task = task(
 )(evaluate)
 report_task = task(name="report", cache_policy=NO_CACHE)(write_report)
 register_task = task(
-    name="register", retries=2, retry_delay_seconds=[5, 30], cache_policy=NO_CACHE
+    name="register",
+    retries=2,
+    retry_delay_seconds=[5, 30],
+    retry_condition_fn=_may_come_back,
+    cache_policy=NO_CACHE,
 )(log_benchmark)
 
 

@@ -98,7 +98,7 @@ class Client:
 
 def retried(action: Callable[[], Any]) -> Any:
     """The action's answer, after as many tries as patience allows."""
-    return patiently(action, time_may_mend, PATIENCE_S)
+    return patiently(action, time_may_mend, PATIENCE_S, "MLflow")
 
 
 def if_any(request: Callable[[], Any]) -> Any | None:

@@ -156,7 +156,8 @@ class S3Store:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return patiently(action, _time_may_mend, self._patience_s)
+            whom = f"{self.url} at {self._where}"
+            return patiently(action, _time_may_mend, self._patience_s, whom)
         except (BotoCoreError, ClientError, Boto3Error) as error:
             raise StoreError(f"cannot {what} {self.url} at {self._where}: {error}") from error
 

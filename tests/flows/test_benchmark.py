@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from prefect.states import Failed
 
-from flows.benchmark import benchmark
+from flows.benchmark import _may_come_back, benchmark, register_task
 from tasks import pipeline
 from tasks.config import Settings, load_params
-from tasks.errors import CellsFailed, StoreError
+from tasks.errors import CellsFailed, StoreError, WeightsError
 from tasks.layout import CELL_FOLDER, METRICS_FILE, REGISTRY_FOLDER, REPORT_FOLDER, weights_file
 from tasks.tracking import load_registered
 from tasks.train import train_cell
@@ -141,6 +142,17 @@ def test_a_registered_network_is_loaded_by_its_alias(finished: Workspace) -> Non
     assert sr.shape == (1, 3, 20, 26)
     ours = load_registered("cnn_small-x2", 2, Settings()).predict(lr)
     assert np.array_equal(sr, ours)
+
+
+def test_only_a_stores_own_failure_is_tried_again() -> None:
+    out_of_reach = StoreError("MLflow cannot be used: refused")
+    out_of_reach.__cause__ = ConnectionError("refused")
+    found = [
+        _may_come_back(register_task, None, Failed(data=error))
+        for error in (out_of_reach, StoreError("files lie elsewhere"), WeightsError("no numbers"))
+    ]
+
+    assert found == [True, False, False]
 
 
 @pytest.mark.slow

@@ -34,19 +34,33 @@ def is_passing(error: Exception) -> bool:
     return isinstance(error, ConnectionError)
 
 
-def test_what_may_pass_is_tried_again_with_growing_waits() -> None:
+def call(action: Flaky, clock: Clock) -> str:
+    return patiently(action, is_passing, 60.0, "the store", clock.sleep, lambda: clock.now_s)
+
+
+def test_what_may_pass_is_tried_again_with_growing_waits(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     clock, action = Clock(), Flaky(4, ConnectionError("down"))
 
-    assert patiently(action, is_passing, 60.0, clock.sleep, lambda: clock.now_s) == "answer"
+    assert call(action, clock) == "answer"
 
     assert clock.waits_s == [0.5, 1.0, 2.0, 4.0]
+    told = "the store is out of reach or busy; trying again for up to 60 s\n"
+    assert capsys.readouterr().err == told
+
+
+def test_nobody_is_told_of_a_hiccup(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(Flaky(2, ConnectionError("down")), Clock()) == "answer"
+
+    assert capsys.readouterr().err == ""
 
 
 def test_what_time_cannot_mend_is_tried_once() -> None:
     clock, action = Clock(), Flaky(1, ValueError("wrong"))
 
     with pytest.raises(ValueError, match="wrong"):
-        patiently(action, is_passing, 60.0, clock.sleep, lambda: clock.now_s)
+        call(action, clock)
 
     assert (action.num_calls, clock.waits_s) == (1, [])
 
@@ -55,7 +69,7 @@ def test_patience_ends() -> None:
     clock, action = Clock(), Flaky(1000, ConnectionError("down"))
 
     with pytest.raises(ConnectionError, match="down"):
-        patiently(action, is_passing, 60.0, clock.sleep, lambda: clock.now_s)
+        call(action, clock)
 
     assert clock.waits_s == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0, 10.0]
     assert clock.now_s <= 60.0
