@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from prefect.states import Failed
 
-from flows.benchmark import _may_come_back, benchmark, register_task
+from flows.benchmark import benchmark, register_task
 from tasks import pipeline
 from tasks.config import Settings, load_params
 from tasks.errors import CellsFailed, StoreError, WeightsError
@@ -147,8 +148,9 @@ def test_a_registered_network_is_loaded_by_its_alias(finished: Workspace) -> Non
 def test_only_a_stores_own_failure_is_tried_again() -> None:
     out_of_reach = StoreError("MLflow cannot be used: refused")
     out_of_reach.__cause__ = ConnectionError("refused")
+    may_come_back: Any = register_task.retry_condition_fn
     found = [
-        _may_come_back(register_task, None, Failed(data=error))
+        may_come_back(register_task, None, Failed(data=error))
         for error in (out_of_reach, StoreError("files lie elsewhere"), WeightsError("no numbers"))
     ]
 
