@@ -22,13 +22,12 @@ import torch
 import models
 from benchmarks.measuring import machine, spread
 from benchmarks.sharding import SCALE, make_pictures
-from models.registry import Architecture
 from tasks.allocator import keep_freed_memory
 from tasks.bicubic import shrink
 from tasks.evaluate import _answer, _latency, _row
 from tasks.images import read_image, write_png
 from tasks.precision import exact_fp32
-from tasks.protocol import Picture, prepare
+from tasks.protocol import load_picture
 from tasks.super_resolve import best_device
 from tasks.timing import device_name
 
@@ -55,11 +54,6 @@ def clocked(into: list[float], work: Callable[[], _Result]) -> _Result:
     return result
 
 
-def read(about: Architecture, hr: Path, lr: Path) -> Picture:
-    """A picture as the network meets it."""
-    return prepare(about, hr.name, read_image(hr), read_image(lr), SCALE)
-
-
 def row(name: str, pairs: list[tuple[Path, Path]]) -> None:
     """Print one network's times."""
     about, device = models.get(name), best_device()
@@ -70,7 +64,7 @@ def row(name: str, pairs: list[tuple[Path, Path]]) -> None:
     ruler_ms: list[float] = []
     with exact_fp32():
         for hr, lr in pairs[:1] + pairs:  # the first one warms up
-            picture = clocked(read_ms, partial(read, about, hr, lr))
+            picture = clocked(read_ms, partial(load_picture, about, hr, lr, SCALE))
             answer = clocked(network_ms, partial(_answer, network, about, picture, device))
             clocked(ruler_ms, partial(_row, about, "", SCALE, picture, *answer))
         start_s = time.perf_counter()

@@ -27,11 +27,10 @@ from tasks.color import is_grey, luminance_with_grey_converted
 from tasks.complexity import measure_complexity
 from tasks.config import Cell, Params, load_params
 from tasks.errors import WeightsError
-from tasks.images import read_image
 from tasks.layout import HR_FOLDER, picture_pairs, result_file, weights_file
 from tasks.metrics import measure
 from tasks.precision import exact_fp32
-from tasks.protocol import Picture, prepare, sr_luminance, sr_picture
+from tasks.protocol import Picture, load_picture, sr_luminance, sr_picture
 from tasks.super_resolve import best_device
 from tasks.timing import MIN_REPEATS, OUTPUT_SIZES_PX, measure_latency
 from tasks.weights import load_weights
@@ -153,7 +152,7 @@ def _evaluate_dataset(
     """One picture after the other: what else computes meanwhile would be in its time."""
     rows = []
     for hr, lr in picture_pairs("test", dataset, scale):
-        picture = prepare(architecture, hr.name, read_image(hr), read_image(lr), scale)
+        picture = load_picture(architecture, hr, lr, scale)
         answer, latency_ms = _answer(network, architecture, picture, device)
         rows.append(_row(architecture, dataset, scale, picture, answer, latency_ms))
     return rows

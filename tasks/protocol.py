@@ -7,6 +7,7 @@ tables; nothing here is an option. One path for interpolations and networks.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,9 +38,17 @@ def load_pictures(
 ) -> list[Picture]:
     """The pictures of one data set as the network meets them."""
     return [
-        prepare(architecture, hr.name, read_image(hr), read_image(lr), scale)
-        for hr, lr in picture_pairs(role, dataset, scale)
+        load_picture(architecture, hr, lr, scale) for hr, lr in picture_pairs(role, dataset, scale)
     ]
+
+
+def load_picture(architecture: Architecture, hr: Path, lr: Path, scale: int) -> Picture:
+    """One picture as the network meets it, from its two files.
+
+    Raises:
+        ImageError: one of them is corrupt.
+    """
+    return prepare(architecture, hr.name, read_image(hr), read_image(lr), scale)
 
 
 def prepare(

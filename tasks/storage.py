@@ -155,11 +155,11 @@ class S3Store:
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
+        place = f"{self.url} at {self._where}"
         try:
-            whom = f"{self.url} at {self._where}"
-            return patiently(action, _time_may_mend, self._patience_s, whom)
+            return patiently(action, _time_may_mend, self._patience_s, place)
         except (BotoCoreError, ClientError, Boto3Error) as error:
-            raise StoreError(f"cannot {what} {self.url} at {self._where}: {error}") from error
+            raise StoreError(f"cannot {what} {place}: {error}") from error
 
 
 def open_store(url: str, endpoint_url: str | None) -> Store:
