@@ -190,11 +190,15 @@ class _Writer:
         self._scale = scale
         self._num_written = 0
         self._num_shards = 0
-        self._fill = 0
-        self._sources: list[tuple[str, int]] = []
         self._lr_px, self._hr_px = patch_px // scale, patch_px
         self._lr = np.empty((capacity, _NUM_CHANNELS, self._lr_px, self._lr_px), np.uint8)
         self._hr = np.empty((capacity, _NUM_CHANNELS, patch_px, patch_px), np.uint8)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._fill = 0
+        self._sources: list[tuple[str, int]] = []
+        self._digests = {"lr": hashlib.sha256(), "hr": hashlib.sha256()}
 
     @property
     def num_patches(self) -> int:
@@ -208,10 +212,20 @@ class _Writer:
             for place, (row, column) in enumerate(part, start=self._fill):
                 self._lr[place] = _square(lr, row, column, self._lr_px)
                 self._hr[place] = _square(hr, row * self._scale, column * self._scale, self._hr_px)
-            self._sources.append((source, len(part)))
-            self._fill += len(part)
+            self._take(source, len(part))
             if self._fill == len(self._lr):
                 self._flush()
+
+    def _take(self, source: str, num: int) -> None:
+        """Count patches that are in their place, and add them to the checksums.
+
+        Now and not when the shard is full: the other cores decode meanwhile.
+        """
+        new = slice(self._fill, self._fill + num)
+        self._digests["lr"].update(self._lr[new].data)
+        self._digests["hr"].update(self._hr[new].data)
+        self._sources.append((source, num))
+        self._fill += num
 
     def close(self) -> None:
         """Write what is left."""
@@ -226,7 +240,7 @@ class _Writer:
             "format": FORMAT,
             "scale": self._scale,
             "sources": self._sources,
-            **{f"sha256_{name}": _sha256(tensor) for name, tensor in tensors.items()},
+            **{f"sha256_{name}": digest.hexdigest() for name, digest in self._digests.items()},
         }
         # One entry: safetensors writes several in an order that differs from run to run.
         header = {METADATA_KEY: json.dumps(about)}
@@ -235,8 +249,7 @@ class _Writer:
             save_file(tensors, temporary, metadata=header)
         self._num_shards += 1
         self._num_written += self._fill
-        self._fill = 0
-        self._sources = []
+        self._begin()
 
 
 def _square(planes: Patches, top: int, left: int, side: int) -> Patches:
