@@ -205,7 +205,7 @@ class Batches:
 
     def _channels(self, patches: Tensor) -> Tensor:
         """uint8 RGB to float 0–1, RGB or luminance, as the network takes it."""
-        rgb = patches.float().div_(255)
+        rgb = patches / 255
         return luminance(rgb) if self.architecture.channels == "y" else rgb
 
 
