@@ -53,7 +53,7 @@ class Learner:
                 x = part.x.contiguous(memory_format=torch.channels_last)
                 sr = self._forward[part.scale](x)
                 share = len(part.x) / self.recipe.batch_size
-                loss = loss + _loss(self.recipe, sr.float(), part.target) * share
+                loss = loss + _loss(self.recipe, sr.to(part.target.dtype), part.target) * share
         if batch:
             loss.backward()  # type: ignore[no-untyped-call]
         loss = self._sum_over_workers(loss.detach())

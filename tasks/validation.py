@@ -74,7 +74,13 @@ class ValidationSet:
         network.eval()
         with torch.inference_mode():
             for group in self._groups:
-                x = group.x.to(self._device, non_blocking=True, memory_format=torch.channels_last)
+                # What a network computes in is torch's default, as in training.
+                x = group.x.to(
+                    self._device,
+                    torch.get_default_dtype(),
+                    non_blocking=True,
+                    memory_format=torch.channels_last,
+                )
                 answer = levels(network(x))
                 if group.numbers[0] == 0:
                     first = answer[0]

@@ -26,13 +26,13 @@ class Workers:
         return self.rank == 0
 
     def sum_all(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Each tensor summed over all workers, in single precision and in one message.
+        """Each tensor summed over all workers, in one message of the widest precision among them.
 
         Every worker must bring tensors of the same shapes.
         """
         if self.num == 1:
             return list(tensors)
-        flat = torch.cat([each.float().flatten() for each in tensors])
+        flat = torch.cat([each.flatten() for each in tensors])
         distributed.all_reduce(flat)
         parts: tuple[Tensor, ...] = torch.split(flat, [each.numel() for each in tensors])
         return [part.view_as(each) for part, each in zip(parts, tensors, strict=True)]
