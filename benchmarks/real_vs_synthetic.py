@@ -2,8 +2,10 @@
 
 The recipes are those of sets/291-x2-cpu.yaml, one thread. Both take turns of some hundred steps in
 one process, and the ratio is taken within a round: by wall time, and by processor time, which other
-jobs of the machine disturb less and in which what the reading thread does counts as well. Pin the
-process to one core and to two and compare:
+jobs of the machine disturb less and in which what the reading thread does counts as well. Steadier
+than both, and without what it does to the step's caches, is the processor time of making batches,
+counted by the threads that make them, as a part of all the processor time of the same steps. Pin
+the process to one core and to two and compare:
 
     taskset -c 0 python -m benchmarks.real_vs_synthetic
     taskset -c 0,1 python -m benchmarks.real_vs_synthetic
@@ -21,6 +23,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import repeat
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,6 +42,33 @@ from tasks.workers import current_workers
 
 # Several times what is made ahead at once.
 NUM_STEPS = 120
+
+
+class ClockedBatches(Batches):
+    """Batches that count what they cost.
+
+    `made` holds seconds of processor time and how many batches they gathered: none, where they
+    went into making batches of what was gathered.
+    """
+
+    made: ClassVar[list[tuple[float, int]]] = []
+
+    def _gather_burst(self, start: int, last: int) -> list[list[Any]]:
+        start_s = time.thread_time()
+        gathered = super()._gather_burst(start, last)
+        self.made.append((time.thread_time() - start_s, len(gathered)))
+        return gathered
+
+    def _on_device(self, gathered: list[list[Any]]) -> list[tuple[Batch, ...]]:
+        start_s = time.thread_time()
+        batches = super()._on_device(gathered)
+        self.made.append((time.thread_time() - start_s, 0))
+        return batches
+
+    def s_per_batch(self) -> float:
+        """Of all that was made since the last time this was asked; another thread may be at it."""
+        taken = [self.made.pop() for _ in range(len(self.made))]
+        return sum(seconds for seconds, _ in taken) / sum(num for _, num in taken)
 
 
 def steps(learner: Learner, batches: Iterator[tuple[Batch, ...]]) -> Callable[[], float]:
@@ -74,6 +104,19 @@ def by_processor(run: Callable[[], float], into: list[float]) -> Callable[[], fl
     return wrapped
 
 
+def with_batches(
+    batches: ClockedBatches, run: Callable[[], float], into: list[float]
+) -> Callable[[], float]:
+    """The same, with the processor time of making a batch put aside."""
+
+    def wrapped() -> float:
+        wall_s = run()
+        into.append(batches.s_per_batch())
+        return wall_s
+
+    return wrapped
+
+
 def compare(name: str, shards: ShardSet, num_rounds: int) -> None:
     """Print one architecture's ratio."""
     params = load_params(Path("sets/291-x2-cpu.yaml"))
@@ -81,21 +124,26 @@ def compare(name: str, shards: ShardSet, num_rounds: int) -> None:
     workers = current_workers()
     learner = Learner(cell, recipe, 1, workers, compiled=False)
     window = {SCALE: recipe.window_px(SCALE)}
-    batches = Batches(
+    batches = ClockedBatches(
         {SCALE: shards}, models.get(name), recipe.batch_size, window, 1, workers.device
     )
     real = batches.from_step(0, 10**9)
     kept = next(batches.from_step(0, 1))
     cpu_s: dict[str, list[float]] = {"real": [], "synthetic": []}
+    batch_s: list[float] = []
     found = rates(
         {
-            "real": by_processor(steps(learner, real), cpu_s["real"]),
+            "real": with_batches(
+                batches, by_processor(steps(learner, real), cpu_s["real"]), batch_s
+            ),
             "synthetic": by_processor(steps(learner, repeat(kept)), cpu_s["synthetic"]),
             "mm": partial(machines_gflops, workers.device),
         },
         num_rounds,
     )
     by_cpu = np.array(cpu_s["synthetic"][1:]) / np.array(cpu_s["real"][1:])
+    making = np.array(batch_s[1:])
+    part = making * NUM_STEPS / np.array(cpu_s["real"][1:])
     flops = recipe.batch_size * measure_step_flops(name, SCALE, window[SCALE])
     on_cpu = workers.device.type == "cpu"
     step_s = np.array(cpu_s["synthetic"][1:]) if on_cpu else found["synthetic"]
@@ -103,6 +151,8 @@ def compare(name: str, shards: ShardSet, num_rounds: int) -> None:
     print(f"\n{name}: {spread(NUM_STEPS / found['real'], 1)} steps/s with real batches")
     print(f"  real ÷ synthetic, wall time:       {spread(found['synthetic'] / found['real'], 3)}")
     print(f"  real ÷ synthetic, processor time:  {spread(by_cpu, 3)}")
+    print(f"  making a batch:                    {spread(1e6 * making)} µs")
+    print(f"  steps without ÷ with making them:  {spread(1 - part, 3)}")
     print(f"  arithmetic of a step:              {spread(gflops, 1)} GFLOP/s")
     print(f"  of torch.mm there:                 {spread(100 * gflops / found['mm'], 1)} %")
 
