@@ -43,11 +43,25 @@ class Server:
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
     user: str | None = None
+    # Ray gives up on a node of its own after 30 s, which a busy machine may take: one try more.
+    num_tries: int = 1
     _process: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        with (self.folder / f"{self.name}.log").open("ab") as log:
+        for _ in range(self.num_tries):
+            if self._came_up():
+                return
+            self.kill()
+        raise RuntimeError(f"{self.name} does not start; see {self._log}")
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    def _came_up(self) -> bool:
+        """Start it; whether it answered before it ended or the time was up."""
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
                 stdout=log,
@@ -60,8 +74,9 @@ class Server:
         end_s = time.monotonic() + _START_TIMEOUT_S
         while not self.is_up():
             if self._process.poll() is not None or time.monotonic() > end_s:
-                raise RuntimeError(f"{self.name} does not start; see {log.name}")
+                return False
             time.sleep(0.2)
+        return True
 
     def kill(self) -> None:
         """SIGKILL, to it and to what it started."""
@@ -304,6 +319,7 @@ def ray_nodes(folder: Path, num: int, env: dict[str, str]) -> Iterator[str]:
                 lambda log=home / f"ray-{index}.log": "will now block" in log.read_text(),
                 home,
                 env=env | {"SISR_NODE_CACHE": str(home / "cache")},
+                num_tries=2,
             )
             stack.callback(node.stop)
             node.start()

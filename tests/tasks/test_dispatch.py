@@ -297,4 +297,5 @@ def _ray_of_one_core(folder: Path, port: int, token: dict[str, str]) -> Server:
         lambda: "will now block" in (folder / "ray.log").read_text(),
         folder,
         env=token,
+        num_tries=2,
     )
