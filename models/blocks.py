@@ -50,6 +50,21 @@ def upsampler(scale: int, num_channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def with_copied_edges(x: Tensor, margin_px: int) -> Tensor:
+    """N×C×H×W with its edge pixels copied `margin_px` times outwards, on all four sides.
+
+    What `functional.pad` does with mode "replicate", but of parts whose gradients are added up in
+    one order on every device. In memory the channels come last.
+    """
+    rows = x.permute(0, 2, 3, 1)
+    for axis in (1, 2):
+        first, last = rows.narrow(axis, 0, 1), rows.narrow(axis, rows.shape[axis] - 1, 1)
+        copies = list(rows.shape)
+        copies[axis] = margin_px
+        rows = torch.cat([first.expand(copies), rows, last.expand(copies)], axis)
+    return rows.permute(0, 3, 1, 2)
+
+
 def convolutions(network: nn.Module) -> Iterator[nn.Conv2d]:
     """All convolutions inside `network`, in the order of its modules."""
     return (layer for layer in network.modules() if isinstance(layer, nn.Conv2d))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.blocks import carry, he_init, read_out
+from models.blocks import carry, he_init, read_out, with_copied_edges
 from models.registry import register
 
 
@@ -23,9 +23,9 @@ class SRCNN(nn.Module):
 
     def __init__(self, kernels: tuple[int, int, int], filters: tuple[int, int]) -> None:
         super().__init__()
-        self.extraction = _conv(1, filters[0], kernels[0])
-        self.mapping = _conv(filters[0], filters[1], kernels[1])
-        self.reconstruction = _conv(filters[1], 1, kernels[2])
+        self.extraction = _EdgeConv(1, filters[0], kernels[0])
+        self.mapping = _EdgeConv(filters[0], filters[1], kernels[1])
+        self.reconstruction = _EdgeConv(filters[1], 1, kernels[2])
         he_init(self)
         one = torch.ones(1, 1)
         carry(self.extraction, one)
@@ -40,8 +40,19 @@ class SRCNN(nn.Module):
         return restored
 
 
-def _conv(in_channels: int, out_channels: int, size: int) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, size, padding=size // 2, padding_mode="replicate")
+class _EdgeConv(nn.Conv2d):
+    """A convolution of odd size on an input padded with its edge pixels; keeps height and width."""
+
+    def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
+        super().__init__(in_channels, out_channels, size)
+        self.margin_px = size // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×in×H×W to N×out×H×W."""
+        if x.is_cuda and self.training:
+            # torch's padding adds up its gradients in any order there, and no two runs end alike.
+            return super().forward(with_copied_edges(x, self.margin_px))
+        return super().forward(functional.pad(x, (self.margin_px,) * 4, mode="replicate"))
 
 
 @register(channels="y", enlarged=True)

@@ -4,11 +4,13 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
 import tasks.train
@@ -33,6 +35,16 @@ from tests.stand_in_gpu import NAME, OnGpu, stand_in_gpu
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 TRAINABLE = [name for name in models.names() if models.get(name).trainable]
+# Operations whose gradients a GPU adds up in any order, of those that torch's page on
+# `use_deterministic_algorithms` names (2.13); convolutions are told not to elsewhere.
+ANY_ORDER = {
+    *(f"{kind}_pad{num}d" for kind in ("replication", "reflection") for num in (1, 2, 3)),
+    *(f"upsample_{kind}" for kind in ("linear1d", "bilinear2d", "bicubic2d", "trilinear3d")),
+    *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler_2d", "grid_sampler_3d"),
+    *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "avg_pool3d", "adaptive_max_pool2d"),
+    *("max_pool3d_with_indices", "max_unpool2d", "max_unpool3d", "fractional_max_pool2d"),
+    *("index_add", "index_select", "gather", "scatter_add", "put", "embedding", "cumsum"),
+}
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason="a stand-in, for where there is none"
@@ -131,6 +143,30 @@ def test_a_step_stays_on_the_device_and_waits_for_nothing(
         assert all(isinstance(each, OnGpu) for each in learner.parameters)
         for old, new in zip(before, learner.parameters, strict=True):
             assert not torch.equal(old, new.cpu())
+
+
+class _Named(TorchDispatchMode):
+    """Writes down the names of all operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func._schema.name.removeprefix("aten::"))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_no_gradient_is_added_up_in_any_order(waits: list[str], name: str) -> None:
+    about, network = models.get(name), models.create(name, 2).to(GPU)
+    x = torch.rand(2, about.num_channels, 12, 12).to(GPU)
+
+    with _Named() as called:
+        network(x)
+
+    assert "convolution" in called.names
+    assert not called.names & ANY_ORDER
 
 
 @pytest.mark.parametrize("name", ["srcnn", "cnn_small", "edsr_baseline"])

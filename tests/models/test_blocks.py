@@ -14,6 +14,7 @@ from models.blocks import (
     num_weights,
     read_out,
     upsampler,
+    with_copied_edges,
 )
 from models.interpolation import triangle_kernel
 
@@ -33,6 +34,25 @@ def test_upsampler_size(scale: int, expected: int) -> None:
 
     assert num_weights(layers) == expected
     assert layers(torch.rand(1, 64, 3, 2)).shape == (1, 64, 3 * scale, 2 * scale)
+
+
+@pytest.mark.parametrize("margin_px", [0, 1, 4])
+def test_edges_are_copied_as_torch_does_and_their_gradients_too(margin_px: int) -> None:
+    x = torch.rand(2, 3, 4, 1, dtype=torch.float64, requires_grad=True)
+    padded = with_copied_edges(x, margin_px)
+    expected = functional.pad(x, (margin_px,) * 4, mode="replicate")
+    gradient = torch.rand_like(expected)
+
+    assert torch.equal(padded, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(padded, x, gradient), torch.autograd.grad(expected, x, gradient)
+    )
+
+
+def test_copied_edges_keep_the_layout_of_tensor_cores() -> None:
+    x = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+
+    assert with_copied_edges(x, 2).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_he_init_leaves_frozen_layers_alone() -> None:
