@@ -43,7 +43,8 @@ ANY_ORDER = {
     *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler_2d", "grid_sampler_3d"),
     *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "avg_pool3d", "adaptive_max_pool2d"),
     *("max_pool3d_with_indices", "max_unpool2d", "max_unpool3d", "fractional_max_pool2d"),
-    *("index_add", "index_select", "gather", "scatter_add", "put", "embedding", "cumsum"),
+    *("index_add", "index_copy", "index_put", "index_select", "gather", "put", "cumsum"),
+    *("scatter", "scatter_add", "scatter_reduce", "repeat_interleave", "embedding", "bincount"),
 }
 
 pytestmark = pytest.mark.skipif(
@@ -153,7 +154,7 @@ class _Named(TorchDispatchMode):
         self.names: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.add(func._schema.name.removeprefix("aten::"))
+        self.names.add(func._schema.name.removeprefix("aten::").removesuffix("_"))
         return func(*args, **(kwargs or {}))
 
 
