@@ -28,7 +28,7 @@ class Workers:
     def sum_all(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each tensor summed over all workers, in one message of the widest precision among them.
 
-        Every worker must bring tensors of the same shapes.
+        Every worker must bring tensors of the same shapes and types.
         """
         if self.num == 1:
             return list(tensors)

@@ -61,6 +61,9 @@ class Server:
 
     def _came_up(self) -> bool:
         """Start it; whether it answered before it ended or the time was up."""
+        if self._log.exists():  # what it said before is no sign that it is up now
+            num_before = len(list(self.folder.glob(f"{self.name}.*.log")))
+            self._log.replace(self.folder / f"{self.name}.{num_before}.log")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
