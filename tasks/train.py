@@ -25,7 +25,7 @@ import models
 from tasks.allocator import keep_freed_memory
 from tasks.atomic import replacing_folder, write_text
 from tasks.batches import Batches
-from tasks.checkpoint import DamagedCheckpoint, read_checkpoint, write_checkpoint
+from tasks.checkpoint import CheckpointWriter, DamagedCheckpoint, read_checkpoint
 from tasks.checksums import file_sha256
 from tasks.complexity import measure_step_flops
 from tasks.config import Cell, Params, load_params
@@ -87,8 +87,8 @@ def train_cell(
     """Train one cell and put its weights, history, record and snapshots into `folder`.
 
     Whether it was finished: with `deadline_s` (seconds from now) the training stops in time, its
-    checkpoint written, and the next call goes on. `on_checkpoint` is called with the checkpoint's
-    path whenever one was written whole.
+    checkpoint written, and the next call goes on. `on_checkpoint` is called, in another thread,
+    with the checkpoint's path whenever one was written whole.
 
     Where `torch.distributed` is initialised, every worker calls this: each takes its part of every
     batch and all end with the same weights. The first alone reports and writes files.
@@ -216,6 +216,23 @@ class _Training:
 
         Whether the last step was reached; if not, the checkpoint says where to go on.
         """
+        with CheckpointWriter(self.checkpoint, on_checkpoint) as writer:
+            finished = self._train(report, writer, end_s)
+            if finished and (failure := writer.failure()):
+                # Nobody needs it any more, and the result may well be written.
+                self.notes.append(
+                    f"{self.cell.name}: its last checkpoint was not written: {failure}"
+                )
+        if not finished:
+            # Whoever goes on may read the file: it is there when the last of us leaves.
+            self.workers.any(False)
+        if finished and not self.learner.is_finite():
+            raise TrainingError(f"{self.cell.name}: weights are not finite; lower learning_rate")
+        return finished
+
+    def _train(
+        self, report: Callable[[Progress], None], writer: CheckpointWriter, end_s: float | None
+    ) -> bool:
         every = max(1, self.num_steps // _NUM_LOSS_POINTS)
         first_step, start_s = self.step, time.monotonic()
         saved_s, looked_s, longest_s = start_s, start_s, 0.0
@@ -235,14 +252,13 @@ class _Training:
                     news = []
             now_s = time.monotonic()
             if not last and (validate or now_s - saved_s > _CHECKPOINT_EVERY_S):
-                self._save_checkpoint(on_checkpoint)
+                self._save_checkpoint(writer)
                 saved_s = now_s = time.monotonic()
             looked_s, longest_s = now_s, max(longest_s, now_s - looked_s)
-            if not last and end_s is not None and self._is_time_up(now_s + 2 * longest_s > end_s):
-                self._save_checkpoint(on_checkpoint)
+            needed_s = 2 * (longest_s + writer.longest_s)
+            if not last and end_s is not None and self._is_time_up(now_s + needed_s > end_s):
+                self._save_checkpoint(writer)
                 return False
-        if not self.learner.is_finite():
-            raise TrainingError(f"{self.cell.name}: weights are not finite; lower learning_rate")
         return True
 
     def save(self, folder: Path, fingerprint: str) -> None:
@@ -324,7 +340,7 @@ class _Training:
             return False
         return self.workers.any(mine)
 
-    def _save_checkpoint(self, on_checkpoint: Callable[[Path], None] | None) -> None:
+    def _save_checkpoint(self, writer: CheckpointWriter) -> None:
         if not self.workers.is_first:
             return
         state = {
@@ -337,9 +353,7 @@ class _Training:
             "learner": self.learner.state_dict(),
             "snapshots": self.snapshots.state_dict(),
         }
-        write_checkpoint(self.checkpoint, state)
-        if on_checkpoint is not None:
-            on_checkpoint(self.checkpoint)
+        writer.write(state)
 
     def _resume(self) -> None:
         """Go on from the checkpoint, if there is one and it is whole at every worker."""

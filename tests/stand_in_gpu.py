@@ -130,7 +130,8 @@ class _Calls(TorchFunctionMode):
         if func in _GUARDED and isinstance(args[0], OnGpu):
             return OnGpu(func(args[0].held, *args[1:], **kwargs))
         if func is Tensor.to and not any(isinstance(each, Tensor) for each in args[1:]):
-            device, dtype, _, layout = torch._C._nn._parse_to(*args[1:], **kwargs)
+            known = {name: value for name, value in kwargs.items() if name != "copy"}
+            device, dtype, _, layout = torch._C._nn._parse_to(*args[1:], **known)
             if device is not None and device.type == "cuda":
                 wanted = {"dtype": dtype, "memory_format": layout}
                 wanted = {name: value for name, value in wanted.items() if value is not None}

@@ -287,6 +287,20 @@ def test_a_checkpoint_is_whole_when_it_is_handed_over(params: Params, tmp_path: 
     assert steps == [3]  # after the validation that is not the last
 
 
+def test_a_result_is_not_lost_with_a_checkpoint_that_nobody_needs(
+    params: Params, tmp_path: Path
+) -> None:
+    def fail(path: Path) -> None:
+        raise OSError("no room")
+
+    cell = params.cell("cnn_small-x2")
+    # Of six steps, validated every three: the only checkpoint is written beside the last ones.
+    assert train_cell(params, cell, tmp_path / "a", lambda _: None, on_checkpoint=fail)
+
+    record = json.loads((tmp_path / "a" / "training.json").read_text())
+    assert record["notes"] == ["cnn_small-x2: its last checkpoint was not written: no room"]
+
+
 @pytest.mark.parametrize("damage", ["changed", "cut", "other"])
 def test_a_damaged_checkpoint_is_said_and_not_used(
     damage: str, params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
