@@ -65,10 +65,10 @@ class ClockedBatches(Batches):
         self.made.append((time.thread_time() - start_s, 0))
         return batches
 
-    def s_per_batch(self) -> float:
-        """Of all that was made since the last time this was asked; another thread may be at it."""
+    def taken(self) -> tuple[float, int]:
+        """Seconds and batches since the last time this was asked; another thread may be at it."""
         taken = [self.made.pop() for _ in range(len(self.made))]
-        return sum(seconds for seconds, _ in taken) / sum(num for _, num in taken)
+        return sum(seconds for seconds, _ in taken), sum(num for _, num in taken)
 
 
 def steps(learner: Learner, batches: Iterator[tuple[Batch, ...]]) -> Callable[[], float]:
@@ -105,13 +105,13 @@ def by_processor(run: Callable[[], float], into: list[float]) -> Callable[[], fl
 
 
 def with_batches(
-    batches: ClockedBatches, run: Callable[[], float], into: list[float]
+    batches: ClockedBatches, run: Callable[[], float], into: list[tuple[float, int]]
 ) -> Callable[[], float]:
-    """The same, with the processor time of making a batch put aside."""
+    """The same, with the processor time of the batches that were made meanwhile put aside."""
 
     def wrapped() -> float:
         wall_s = run()
-        into.append(batches.s_per_batch())
+        into.append(batches.taken())
         return wall_s
 
     return wrapped
@@ -130,20 +130,19 @@ def compare(name: str, shards: ShardSet, num_rounds: int) -> None:
     real = batches.from_step(0, 10**9)
     kept = next(batches.from_step(0, 1))
     cpu_s: dict[str, list[float]] = {"real": [], "synthetic": []}
-    batch_s: list[float] = []
+    made: list[tuple[float, int]] = []
     found = rates(
         {
-            "real": with_batches(
-                batches, by_processor(steps(learner, real), cpu_s["real"]), batch_s
-            ),
+            "real": with_batches(batches, by_processor(steps(learner, real), cpu_s["real"]), made),
             "synthetic": by_processor(steps(learner, repeat(kept)), cpu_s["synthetic"]),
             "mm": partial(machines_gflops, workers.device),
         },
         num_rounds,
     )
     by_cpu = np.array(cpu_s["synthetic"][1:]) / np.array(cpu_s["real"][1:])
-    making = np.array(batch_s[1:])
-    part = making * NUM_STEPS / np.array(cpu_s["real"][1:])
+    # Batches are made many at a time, so a turn makes some more or fewer than it uses.
+    made_s, num_made = np.array(made[1:]).T
+    batch_s, rest_s = made_s / num_made, (np.array(cpu_s["real"][1:]) - made_s) / NUM_STEPS
     flops = recipe.batch_size * measure_step_flops(name, SCALE, window[SCALE])
     on_cpu = workers.device.type == "cpu"
     step_s = np.array(cpu_s["synthetic"][1:]) if on_cpu else found["synthetic"]
@@ -151,8 +150,8 @@ def compare(name: str, shards: ShardSet, num_rounds: int) -> None:
     print(f"\n{name}: {spread(NUM_STEPS / found['real'], 1)} steps/s with real batches")
     print(f"  real ÷ synthetic, wall time:       {spread(found['synthetic'] / found['real'], 3)}")
     print(f"  real ÷ synthetic, processor time:  {spread(by_cpu, 3)}")
-    print(f"  making a batch:                    {spread(1e6 * making)} µs")
-    print(f"  steps without ÷ with making them:  {spread(1 - part, 3)}")
+    print(f"  making a batch:                    {spread(1e6 * batch_s)} µs")
+    print(f"  steps without ÷ with making them:  {spread(rest_s / (rest_s + batch_s), 3)}")
     print(f"  arithmetic of a step:              {spread(gflops, 1)} GFLOP/s")
     print(f"  of torch.mm there:                 {spread(100 * gflops / found['mm'], 1)} %")
 
