@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from tasks.allocator import keep_freed_memory
 from tasks.batches import Batch, Batches
 from tasks.complexity import measure_step_flops
 from tasks.config import load_params
+from tasks.device_patches import Prepared
 from tasks.shards import ShardSet, write_shards
 from tasks.training_step import Learner
 from tasks.workers import current_workers
@@ -47,23 +48,29 @@ NUM_STEPS = 120
 class ClockedBatches(Batches):
     """Batches that count what they cost.
 
-    `made` holds seconds of processor time and how many batches they gathered: none, where they
-    went into making batches of what was gathered.
+    `made` holds seconds of processor time and how many batches they began: none, where they went
+    into what a GPU was told to do for them.
     """
 
     made: ClassVar[list[tuple[float, int]]] = []
 
-    def _gather_burst(self, start: int, last: int) -> list[list[Any]]:
+    def _make(self, steps: range) -> list[tuple[Batch, ...]]:
         start_s = time.thread_time()
-        gathered = super()._gather_burst(start, last)
-        self.made.append((time.thread_time() - start_s, len(gathered)))
-        return gathered
-
-    def _on_device(self, gathered: list[list[Any]]) -> list[tuple[Batch, ...]]:
-        start_s = time.thread_time()
-        batches = super()._on_device(gathered)
-        self.made.append((time.thread_time() - start_s, 0))
+        batches = super()._make(steps)
+        self.made.append((time.thread_time() - start_s, len(steps)))
         return batches
+
+    def _prepare(self, steps: range) -> dict[int, Prepared]:
+        start_s = time.thread_time()
+        prepared = super()._prepare(steps)
+        self.made.append((time.thread_time() - start_s, len(steps)))
+        return prepared
+
+    def _parts_on_gpu(self, scale: int, prepared: Prepared) -> list[Batch]:
+        start_s = time.thread_time()
+        parts = super()._parts_on_gpu(scale, prepared)
+        self.made.append((time.thread_time() - start_s, 0))
+        return parts
 
     def taken(self) -> tuple[float, int]:
         """Seconds and batches since the last time this was asked; another thread may be at it."""

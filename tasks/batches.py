@@ -1,41 +1,34 @@
 """Shards -> batches on the device.
 
-A batch is a function of (seed, step) alone: every random draw comes from a
-generator made of both, so a resumed training sees what an undisturbed one sees.
-A thread reads ahead: it copies of each stored patch, flipped and turned, the
-window that is wanted, and nothing else. Pixels stay uint8 until they are on the
-device; luminance and enlargement are done there, for the whole batch at once,
-on a CPU by that thread as well.
+A batch is a function of (seed, step) alone, so a resumed training sees what an undisturbed one
+sees. A thread reads ahead. On a CPU it makes the batches whole: it copies of each stored patch,
+flipped and turned, the window that is wanted, and nothing else; luminance and enlargement are done
+for a whole batch at once. For a GPU it says what is to be done for many batches at once (and sends
+patches, unless all lie there already), and everything is done there.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from models.interpolation import BICUBIC_REACH_LR_PX, enlarge
+from models.interpolation import enlarge
 from models.luminance import luminance
 from models.registry import Architecture
+from tasks.device_patches import DevicePatches, Prepared, cut_squares, fit
+from tasks.draws import Draws, steps_per_epoch
 from tasks.shards import ShardSet
 from tasks.window import Window
 
-# What a generator is for; part of its seed, so that no two uses share a stream.
-_ORDER, _AUGMENT = 1, 2
-# Batches made at a time, and the most memory for them.
-_MAX_BURST, _BURST_BYTES = 64, 2**25
+# Batches made at a time, and the most memory for them: a CPU's caches are small.
+_MAX_BURST = {"cpu": 64, "cuda": 128}
+_BURST_BYTES = {"cpu": 2**25, "cuda": 2**28}
 
 _Work = TypeVar("_Work")
-
-
-def steps_per_epoch(num_patches: Iterable[int], batch_size: int) -> int:
-    """Steps after which as many patches were drawn as there are, of all scales together."""
-    return max(1, sum(num_patches) // batch_size)
 
 
 @dataclass(frozen=True)
@@ -63,8 +56,7 @@ class Batches:
     """The endless, seeded, restorable sequence of batches of one training.
 
     `window_px` is the side of the HR window at each scale, in pixels. Of several workers each
-    takes every `num_workers`-th pair of a batch, from its `rank` on; all of them draw for the
-    whole batch, so that together they see the batch of a single one.
+    takes every `num_workers`-th pair of a batch, from its `rank` on.
     """
 
     shards: dict[int, ShardSet]
@@ -84,120 +76,74 @@ class Batches:
     def from_step(self, first: int, last: int) -> Iterator[tuple[Batch, ...]]:
         """The batches of steps first … last-1; the next ones are made meanwhile.
 
-        On a CPU whole; for a GPU the reading thread only gathers pixels, and what the GPU computes
-        stays in the order of the thread that trains.
+        What a GPU computes stays in the order of the thread that trains.
         """
         if self.device.type == "cpu":
             for made in self._ahead(self._make, first, last):
                 yield from made
             return
-        for gathered in self._ahead(self._gather_burst, first, last):
-            yield from self._on_device(gathered)
+        _ = self._on_gpu  # launched from here, not from the reading thread
+        for prepared in self._ahead(self._prepare, first, last):
+            yield from self._make_on_gpu(prepared)
 
-    def _ahead(
-        self, work: Callable[[int, int], list[_Work]], first: int, last: int
-    ) -> Iterator[list[_Work]]:
-        """Burst after burst, the next one in the works."""
+    def _ahead(self, work: Callable[[range], _Work], first: int, last: int) -> Iterator[_Work]:
+        """What is made of burst after burst of steps, the next one in the works."""
         with ThreadPoolExecutor(1, thread_name_prefix="gather") as pool:
-            ahead = pool.submit(work, first, last)
+            ahead = pool.submit(work, self._burst_from(first, last))
             for start in range(first, last, self._burst):
                 done = ahead.result()
-                ahead = pool.submit(work, start + self._burst, last)
+                ahead = pool.submit(work, self._burst_from(start + self._burst, last))
                 yield done
 
-    @property
+    def _burst_from(self, start: int, last: int) -> range:
+        """The steps of a burst; none from the last step on."""
+        return range(start, min(start + self._burst, last))
+
+    @cached_property
     def _burst(self) -> int:
         """How many batches are made at a time.
 
-        A small one costs less when its code and data are still in the caches from the one before.
+        A small one costs less when its code is still in the caches from the one before.
         """
         pair_bytes = 4 * 2 * self.architecture.num_channels * max(self.window_px.values()) ** 2
-        return max(1, min(_MAX_BURST, _BURST_BYTES // (pair_bytes * self.batch_size)))
+        if self.device.type == "cuda":
+            # Places of pixels, and whole patches.
+            pair_bytes += 64 * max(self.window_px.values()) ** 2
+            pair_bytes += 3 * 2 * max(each.hr_px for each in self.shards.values()) ** 2
+        fitting = _BURST_BYTES[self.device.type] // (pair_bytes * self.batch_size)
+        return max(1, min(_MAX_BURST[self.device.type], fitting))
 
-    def _make(self, start: int, last: int) -> list[tuple[Batch, ...]]:
-        return self._on_device(self._gather_burst(start, last))
+    @cached_property
+    def _draws(self) -> Draws:
+        return Draws(
+            num_patches={scale: len(each) for scale, each in self.shards.items()},
+            stored_px={scale: each.hr_px for scale, each in self.shards.items()},
+            window_px=self.window_px,
+            enlarged=self.architecture.enlarged,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            rank=self.rank,
+            num_workers=self.num_workers,
+        )
 
-    def _gather_burst(self, start: int, last: int) -> list[list[_Gathered]]:
-        """The next burst; none from the last step on."""
-        return [self._gather(step) for step in range(start, min(start + self._burst, last))]
+    def _make(self, steps: range) -> list[tuple[Batch, ...]]:
+        """A burst's batches; each kind of work for all of them before the next kind."""
+        gathered = [self._gather(step) for step in steps]
+        floats = [
+            [(part, self._channels(part.lr), self._channels(part.hr)) for part in parts]
+            for parts in gathered
+        ]
+        return [tuple(self._batch(*part) for part in parts) for parts in floats]
 
     def _gather(self, step: int) -> list[_Gathered]:
-        draw = np.random.default_rng([self.seed, _AUGMENT, step])
-        mine = slice(self.rank, None, self.num_workers)
-        parts = []
-        for (scale, shard_set), share in zip(self.shards.items(), self._shares(step), strict=True):
-            indices = self._indices(scale, len(shard_set), *share)
-            if len(indices):
-                windows = self._windows(scale, shard_set.hr_px, draw)
-                turns = draw.integers(0, 2, (3, len(indices))).astype(bool)
-                pixels = shard_set.gather_windows(
-                    indices[mine], *windows, turns[:, mine], pinned=self.device.type == "cuda"
-                )
-                parts.append(_Gathered(scale, *pixels, *windows))
-        return parts
+        gathered = []
+        for drawn in self._draws.of_step(step):
+            windows = drawn.lr_window, drawn.hr_window
+            pixels = self.shards[drawn.scale].gather_windows(drawn.indices, *windows, drawn.turns)
+            gathered.append(_Gathered(drawn.scale, *pixels, *windows))
+        return gathered
 
-    def _shares(self, step: int) -> list[tuple[int, int]]:
-        """For each scale: how many of its patches went before, and how many are in this batch.
-
-        The batch is split evenly; what does not divide goes round.
-        """
-        num_scales = len(self.shards)
-        even, rest = divmod(self.batch_size, num_scales)
-        rounds, turn = divmod(step, num_scales)
-        shares = []
-        for place in range(num_scales):
-            extras = [(turns + place) % num_scales < rest for turns in range(num_scales)]
-            before = step * even + rounds * rest + sum(extras[:turn])
-            shares.append((before, even + extras[turn]))
-        return shares
-
-    def _indices(self, scale: int, num_patches: int, before: int, num: int) -> NDArray[np.int64]:
-        """The next `num` patches after the first `before`; a batch may span several epochs."""
-        epoch, place = divmod(before, num_patches)
-        parts = [np.empty(0, np.int64)]
-        while num:
-            parts.append(_order(self.seed, scale, epoch, num_patches)[place : place + num])
-            num -= len(parts[-1])
-            epoch, place = epoch + 1, 0
-        return np.concatenate(parts)
-
-    def _windows(
-        self, scale: int, stored_px: int, draw: np.random.Generator
-    ) -> tuple[Window, Window]:
-        """The LR and the HR window of a part; the same place for the whole of it.
-
-        Of a network on LR input the same pixels. One on enlarged input needs the LR pixels that
-        bicubic looks at; where there is room, its window keeps so far away from the patch's border
-        that it is enlarged just as it would be in the whole picture.
-        """
-        side = self.window_px[scale]
-        if not self.architecture.enlarged:
-            y, x = (int(at) for at in draw.integers(0, (stored_px - side) // scale + 1, 2))
-            return (
-                Window(y, x, side // scale),
-                Window(y * scale, x * scale, side),
-            )
-        y, x = (self._corner(stored_px, scale, draw) for _ in range(2))
-        lr_px = stored_px // scale
-        reached = min(lr_px, -(-side // scale) + 1 + 2 * BICUBIC_REACH_LR_PX)
-        top, left = (
-            min(max(0, at // scale - BICUBIC_REACH_LR_PX), lr_px - reached) for at in (y, x)
-        )
-        return Window(top, left, reached), Window(y, x, side)
-
-    def _corner(self, stored_px: int, scale: int, draw: np.random.Generator) -> int:
-        room = stored_px - self.window_px[scale]
-        margin = min(BICUBIC_REACH_LR_PX * scale, room // 2)
-        return int(draw.integers(margin, room - margin + 1))
-
-    def _on_device(self, gathered: list[list[_Gathered]]) -> list[tuple[Batch, ...]]:
-        """A burst's batches, made one straight after the other."""
-        return [tuple(self._batch(part) for part in parts if len(part.lr)) for parts in gathered]
-
-    def _batch(self, part: _Gathered) -> Batch:
-        lr, hr = (
-            self._channels(each.to(self.device, non_blocking=True)) for each in (part.lr, part.hr)
-        )
+    def _batch(self, part: _Gathered, lr: Tensor, hr: Tensor) -> Batch:
         if self.architecture.enlarged:
             lr_px = self.shards[part.scale].hr_px // part.scale
             lr = enlarge_window(lr, part.lr_window, part.hr_window, part.scale, lr_px)
@@ -208,6 +154,39 @@ class Batches:
         rgb = patches / 255
         return luminance(rgb) if self.architecture.channels == "y" else rgb
 
+    @cached_property
+    def _on_gpu(self) -> dict[int, DevicePatches]:
+        resident = fit(list(self.shards.values()), self.device)
+        return {
+            scale: DevicePatches(each, scale, self.device, resident=resident)
+            for scale, each in self.shards.items()
+        }
+
+    def _prepare(self, steps: range) -> dict[int, Prepared]:
+        """By scale, what the GPU needs for a burst."""
+        drawn = [{each.scale: each for each in self._draws.of_step(step)} for step in steps]
+        prepared = {
+            scale: patches.prepare([each.get(scale) for each in drawn])
+            for scale, patches in self._on_gpu.items()
+        }
+        return {scale: each for scale, each in prepared.items() if each is not None}
+
+    def _make_on_gpu(self, prepared: dict[int, Prepared]) -> Iterator[tuple[Batch, ...]]:
+        """A burst's batches; nothing depends on how many are made together."""
+        parts = [self._parts_on_gpu(scale, each) for scale, each in prepared.items()]
+        for of_step in zip(*parts, strict=True):
+            yield tuple(part for part in of_step if len(part.x))
+
+    def _parts_on_gpu(self, scale: int, prepared: Prepared) -> list[Batch]:
+        cut = self._on_gpu[scale].cut(prepared)
+        lr, hr = self._channels(cut.lr), self._channels(cut.hr)
+        if self.architecture.enlarged:
+            # The window's border is the patch's, or too far away to matter.
+            lr = cut_squares(enlarge(lr, scale), cut.corners, prepared.hr_side)
+        pieces = (torch.split(each, prepared.num_places) for each in (lr, hr))
+        pairs = zip(prepared.num_pairs, *pieces, strict=True)
+        return [Batch(scale, x[:num], target[:num]) for num, x, target in pairs]
+
 
 def enlarge_window(
     lr: Tensor, lr_window: Window, hr_window: Window, scale: int, lr_px: int
@@ -215,29 +194,22 @@ def enlarge_window(
     """The HR window of enlarged square patches of `lr_px` pixels, from the LR window in it.
 
     N×C×n×n to N×C×P×P. Weights as `models.interpolation.enlarge` has them, but as two products of
-    matrices: a tenth of the time. On a GPU in double precision, because single may be TF32 there.
+    matrices: a tenth of the time on a CPU.
     """
-    dtype = torch.float64 if lr.device.type == "cuda" else lr.dtype
-    matrix = _enlarging_matrix(lr_px, scale, dtype, lr.device)
+    matrix = _enlarging_matrix(lr_px, scale, lr.dtype)
     rows, columns = (
         matrix[hr_at : hr_at + hr_window.side, lr_at : lr_at + lr_window.side]
         for hr_at, lr_at in ((hr_window.top, lr_window.top), (hr_window.left, lr_window.left))
     )
     num, channels, height, width = lr.shape
-    wide = lr.to(dtype).view(-1, width) @ columns.T
+    wide = lr.view(-1, width) @ columns.T
     planes = wide.view(num * channels, height, hr_window.side)
     both = torch.bmm(rows.expand(len(planes), -1, -1), planes)
-    return both.view(num, channels, hr_window.side, hr_window.side).to(lr.dtype)
+    return both.view(num, channels, hr_window.side, hr_window.side)
 
 
 @lru_cache(maxsize=16)
-def _enlarging_matrix(lr_px: int, scale: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _enlarging_matrix(lr_px: int, scale: int, dtype: torch.dtype) -> Tensor:
     """(scale·p)×p: how much each LR pixel of a column adds to each enlarged one."""
     units = torch.eye(lr_px, dtype=torch.float64)[:, None, :, None]
-    return enlarge(units, scale)[:, 0, :, 0].T.to(device, dtype).contiguous()
-
-
-@lru_cache(maxsize=16)
-def _order(seed: int, scale: int, epoch: int, num_patches: int) -> NDArray[np.int64]:
-    """The order of all patches of a scale in one epoch."""
-    return np.random.default_rng([seed, _ORDER, scale, epoch]).permutation(num_patches)
+    return enlarge(units, scale)[:, 0, :, 0].T.to(dtype).contiguous()

@@ -29,7 +29,9 @@ TRAINING_MODULES = (
     "tasks.training_step",
     "tasks.precision",
     "tasks.workers",
+    "tasks.draws",
     "tasks.batches",
+    "tasks.device_patches",
     "tasks.shards",
     "tasks.window",
 )

@@ -10,9 +10,9 @@ import math
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
-from tasks.batches import steps_per_epoch
 from tasks.complexity import measure_complexity
 from tasks.config import Cell, Params
+from tasks.draws import steps_per_epoch
 from tasks.layout import shard_folder
 from tasks.shards import count_patches
 

@@ -366,18 +366,15 @@ class ShardSet:
         lr_window: Window,
         hr_window: Window,
         turns: NDArray[np.bool_],
-        *,
-        pinned: bool = False,
     ) -> "tuple[Tensor, Tensor]":
         """A window of each patch pair, after the patches were turned; nothing else is read.
 
         `turns`, 3×N, say of each pair whether it is put upside down, mirrored and then transposed.
-        `pinned` memory is what a GPU can fetch by itself.
         """
         import torch
 
         shapes = [(len(indices), _NUM_CHANNELS, w.side, w.side) for w in (lr_window, hr_window)]
-        lr, hr = (torch.empty(shape, dtype=torch.uint8, pin_memory=pinned) for shape in shapes)
+        lr, hr = (torch.empty(shape, dtype=torch.uint8) for shape in shapes)
         lr_out, hr_out = lr.numpy(), hr.numpy()
         lr_px, hr_px = (int(each.shape[-1]) for each in (self.shards[0].lr, self.shards[0].hr))
         # One of eight pairs of slices for each patch, made once.

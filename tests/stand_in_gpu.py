@@ -21,8 +21,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
-from tasks.batches import _enlarging_matrix
-
 NAME = "Stand-in GPU"
 _GPU, _CPU = torch.device("cuda", 0), torch.device("cpu")
 _MOVES = ("_to_copy", "copy_")
@@ -86,6 +84,7 @@ def stand_in_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         "get_device_name": NAME,
         "get_device_capability": (9, 0),
         "max_memory_allocated": 2**30,
+        "mem_get_info": (2**30, 2**30),
         "empty_cache": None,
         "reset_peak_memory_stats": None,
         "_lazy_init": None,
@@ -104,7 +103,6 @@ def stand_in_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             yield _waits
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(before)
-        _enlarging_matrix.cache_clear()  # matrices on a GPU that is gone
 
 
 def _answer(value: Any, *_: Any) -> Any:
@@ -129,6 +127,9 @@ class _Calls(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func in _GUARDED and isinstance(args[0], OnGpu):
             return OnGpu(func(args[0].held, *args[1:], **kwargs))
+        if func is Tensor.copy_ and isinstance(args[0], OnGpu):
+            args[0].held.copy_(_held(args[1]), **kwargs)
+            return args[0]
         if func is Tensor.to and not any(isinstance(each, Tensor) for each in args[1:]):
             known = {name: value for name, value in kwargs.items() if name != "copy"}
             device, dtype, _, layout = torch._C._nn._parse_to(*args[1:], **known)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
+import tasks.batches
 import tasks.train
 from tasks.batches import Batches
 from tasks.config import Cell, Params, Recipe, Settings, Shards, load_catalogue
 from tasks.degrade import degrade
+from tasks.device_patches import fit
 from tasks.download import download
 from tasks.evaluate import evaluate_network
 from tasks.images import write_png
@@ -170,17 +173,73 @@ def test_no_gradient_is_added_up_in_any_order(waits: list[str], name: str) -> No
     assert not called.names & ANY_ORDER
 
 
+# Free memory for all patches, and for none: then a thread sends what is needed.
+@pytest.mark.parametrize("free_bytes", [2**30, 0])
 @pytest.mark.parametrize("name", ["srcnn", "cnn_small", "edsr_baseline"])
 def test_batches_are_those_of_a_cpu(
-    waits: list[str], shards: dict[int, ShardSet], name: str
+    waits: list[str],
+    shards: dict[int, ShardSet],
+    name: str,
+    free_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    on_gpu, on_cpu = (_batches(shards, name, device).from_step(3, 8) for device in (GPU, CPU))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free_bytes, 2**30))
+    monkeypatch.setitem(tasks.batches._MAX_BURST, "cuda", 4)
+    # 5 pairs of two scales: 3 and 2 in turns, so that batches must be filled up.
+    on_gpu, on_cpu = (
+        replace(_batches(shards, name, device), batch_size=5).from_step(250, 263)
+        for device in (GPU, CPU)
+    )
 
+    num = 0
     for ours, theirs in zip(on_gpu, on_cpu, strict=True):
         for mine, other in zip(ours, theirs, strict=True):
+            assert mine.scale == other.scale
             assert torch.equal(mine.target.cpu(), other.target)
-            # Enlarged in double precision there.
+            # By another order of the same sums.
             torch.testing.assert_close(mine.x.cpu(), other.x, atol=1e-6, rtol=0)
+            for tensor in (mine.x, mine.target):
+                assert tensor.storage_offset() * tensor.element_size() % 16 == 0
+            num += 1
+    assert num == 26
+
+
+@pytest.mark.parametrize("name", ["vdsr", "cnn_small"])
+def test_a_batch_depends_neither_on_its_burst_nor_on_where_patches_lie(
+    waits: list[str], shards: dict[int, ShardSet], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = list(_batches(shards, name, GPU).from_step(0, 9))[6:]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 2**30))
+    monkeypatch.setitem(tasks.batches._MAX_BURST, "cuda", 2)
+
+    resumed = list(_batches(shards, name, GPU).from_step(6, 9))
+
+    for ours, theirs in zip(resumed, expected, strict=True):
+        for mine, other in zip(ours, theirs, strict=True):
+            assert torch.equal(mine.x.cpu(), other.x.cpu())
+            assert torch.equal(mine.target.cpu(), other.target.cpu())
+
+
+def test_a_batch_of_fewer_pairs_than_scales_leaves_some_out(
+    waits: list[str], shards: dict[int, ShardSet]
+) -> None:
+    steps = list(replace(_batches(shards, "vdsr", GPU), batch_size=1).from_step(0, 4))
+
+    assert [[part.scale for part in parts] for parts in steps] == [[2], [3], [2], [3]]
+    assert all(len(part.x) == len(part.target) == 1 for parts in steps for part in parts)
+
+
+def test_patches_stay_on_the_gpu_if_they_take_an_eighth_of_what_is_free(
+    waits: list[str], shards: dict[int, ShardSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Four pairs of 36 and 18 pixels, and of 36 and 12.
+    num_bytes = 4 * 3 * (36**2 + 18**2 + 36**2 + 12**2)
+    found = []
+    for free_bytes in (8 * num_bytes, 8 * num_bytes - 8):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free_bytes: (free, 2**30))
+        found.append(fit(list(shards.values()), GPU))
+
+    assert found == [True, False]
 
 
 class _Stretch(nn.Module):
