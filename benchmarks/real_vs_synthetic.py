@@ -33,7 +33,7 @@ from benchmarks.measuring import machine, matrix_gflops, memcpy_mb_per_s, rates,
 from benchmarks.sharding import SCALE, SHAPE, make_pictures
 from tasks import timing
 from tasks.allocator import keep_freed_memory
-from tasks.batches import Batch, Batches
+from tasks.batches import Batch, Batches, _Burst
 from tasks.complexity import measure_step_flops
 from tasks.config import load_params
 from tasks.device_patches import Prepared
@@ -60,7 +60,7 @@ class ClockedBatches(Batches):
         self.made.append((time.thread_time() - start_s, len(steps)))
         return batches
 
-    def _prepare(self, steps: range) -> dict[int, Prepared]:
+    def _prepare(self, steps: range) -> _Burst:
         start_s = time.thread_time()
         prepared = super()._prepare(steps)
         self.made.append((time.thread_time() - start_s, len(steps)))

@@ -3,8 +3,8 @@
 A batch is a function of (seed, step) alone, so a resumed training sees what an undisturbed one
 sees. A thread reads ahead. On a CPU it makes the batches whole: it copies of each stored patch,
 flipped and turned, the window that is wanted, and nothing else; luminance and enlargement are done
-for a whole batch at once. For a GPU it says what is to be done for many batches at once (and sends
-patches, unless all lie there already), and everything is done there.
+for a whole batch at once. For a GPU it says what is to be done for many batches at once (and
+gathers the patches, unless all lie there already); everything else is done there.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,13 @@ from torch import Tensor
 from models.interpolation import enlarge
 from models.luminance import luminance
 from models.registry import Architecture
-from tasks.device_patches import DevicePatches, Prepared, cut_squares, fit
+from tasks.device_patches import (
+    PAIRS_ALIGNED,
+    DevicePatches,
+    Prepared,
+    cut_squares,
+    fit_in_memory,
+)
 from tasks.draws import Draws, steps_per_epoch
 from tasks.shards import ShardSet
 from tasks.window import Window
@@ -49,6 +55,14 @@ class _Gathered:
     hr: Tensor
     lr_window: Window
     hr_window: Window
+
+
+@dataclass(frozen=True)
+class _Burst:
+    """What a GPU needs for some steps, by scale; a scale without any pair is left out."""
+
+    num_steps: int
+    prepared: dict[int, Prepared]
 
 
 @dataclass(frozen=True)
@@ -82,9 +96,14 @@ class Batches:
             for made in self._ahead(self._make, first, last):
                 yield from made
             return
-        _ = self._on_gpu  # launched from here, not from the reading thread
+        self.upload()
         for prepared in self._ahead(self._prepare, first, last):
             yield from self._make_on_gpu(prepared)
+
+    def upload(self) -> None:
+        """Put the patches on the GPU, if there is one and they fit; else the first step does."""
+        if self.device.type == "cuda":
+            _ = self._device_patches
 
     def _ahead(self, work: Callable[[range], _Work], first: int, last: int) -> Iterator[_Work]:
         """What is made of burst after burst of steps, the next one in the works."""
@@ -103,14 +122,17 @@ class Batches:
     def _burst(self) -> int:
         """How many batches are made at a time.
 
-        A small one costs less when its code is still in the caches from the one before.
+        On a CPU a small one costs less when its code is still in the caches from the one before.
         """
-        pair_bytes = 4 * 2 * self.architecture.num_channels * max(self.window_px.values()) ** 2
+        most_px = max(self.window_px.values())
+        num_pairs = self.batch_size
+        pair_bytes = 4 * 2 * self.architecture.num_channels * most_px**2
         if self.device.type == "cuda":
-            # Places of pixels, and whole patches.
-            pair_bytes += 64 * max(self.window_px.values()) ** 2
-            pair_bytes += 3 * 2 * max(each.hr_px for each in self.shards.values()) ** 2
-        fitting = _BURST_BYTES[self.device.type] // (pair_bytes * self.batch_size)
+            # Besides: places of pixels, whole patches, and room that is not used.
+            num_pairs += PAIRS_ALIGNED * len(self.shards)
+            stored_px = max(each.hr_px for each in self.shards.values())
+            pair_bytes += 64 * most_px**2 + 3 * 2 * stored_px**2
+        fitting = _BURST_BYTES[self.device.type] // (pair_bytes * num_pairs)
         return max(1, min(_MAX_BURST[self.device.type], fitting))
 
     @cached_property
@@ -155,30 +177,30 @@ class Batches:
         return luminance(rgb) if self.architecture.channels == "y" else rgb
 
     @cached_property
-    def _on_gpu(self) -> dict[int, DevicePatches]:
-        resident = fit(list(self.shards.values()), self.device)
+    def _device_patches(self) -> dict[int, DevicePatches]:
+        resident = fit_in_memory(list(self.shards.values()), self.device)
         return {
             scale: DevicePatches(each, scale, self.device, resident=resident)
             for scale, each in self.shards.items()
         }
 
-    def _prepare(self, steps: range) -> dict[int, Prepared]:
-        """By scale, what the GPU needs for a burst."""
+    def _prepare(self, steps: range) -> _Burst:
+        """What the GPU needs for a burst."""
         drawn = [{each.scale: each for each in self._draws.of_step(step)} for step in steps]
         prepared = {
             scale: patches.prepare([each.get(scale) for each in drawn])
-            for scale, patches in self._on_gpu.items()
+            for scale, patches in self._device_patches.items()
         }
-        return {scale: each for scale, each in prepared.items() if each is not None}
+        return _Burst(len(steps), {scale: each for scale, each in prepared.items() if each})
 
-    def _make_on_gpu(self, prepared: dict[int, Prepared]) -> Iterator[tuple[Batch, ...]]:
+    def _make_on_gpu(self, burst: _Burst) -> Iterator[tuple[Batch, ...]]:
         """A burst's batches; nothing depends on how many are made together."""
-        parts = [self._parts_on_gpu(scale, each) for scale, each in prepared.items()]
-        for of_step in zip(*parts, strict=True):
-            yield tuple(part for part in of_step if len(part.x))
+        parts = [self._parts_on_gpu(scale, each) for scale, each in burst.prepared.items()]
+        for place in range(burst.num_steps):
+            yield tuple(part[place] for part in parts if len(part[place].x))
 
     def _parts_on_gpu(self, scale: int, prepared: Prepared) -> list[Batch]:
-        cut = self._on_gpu[scale].cut(prepared)
+        cut = self._device_patches[scale].cut(prepared)
         lr, hr = self._channels(cut.lr), self._channels(cut.hr)
         if self.architecture.enlarged:
             # The window's border is the patch's, or too far away to matter.

@@ -2,8 +2,8 @@
 
 Launching an operation costs the thread that trains as much as it costs to launch a layer of a small
 network, so a burst of batches is made by a few dozen of them, whatever its size. Patches that are
-few enough lie in the GPU's memory from the start; of others a thread sends what the next burst
-needs. The pixels are the same.
+few enough lie in the GPU's memory from the start; of others a thread gathers those that the next
+burst needs, and they are sent in one piece. The pixels are the same.
 """
 
 from dataclasses import dataclass, replace
@@ -19,9 +19,9 @@ from tasks.shards import Patches, ShardSet
 # Of the memory that is free when a training starts, the part that patches may take.
 _PART_OF_FREE = 1 / 8
 _UPLOAD_BYTES = 2**26
-# A batch takes room for a multiple of so many pairs and thus begins at a multiple of 16 bytes, as
-# if it had memory of its own: which kernels a GPU takes, and how they add up, may depend on that.
-_PAIRS_ALIGNED = 4
+# A batch has room for a multiple of so many pairs and thus begins at a multiple of 32 bytes, which
+# is all that cuDNN asks for: which kernels it takes, and how they add up, may depend on that.
+PAIRS_ALIGNED = 8
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Cut:
     corners: Tensor
 
 
-def fit(shard_sets: list[ShardSet], device: torch.device) -> bool:
+def fit_in_memory(shard_sets: list[ShardSet], device: torch.device) -> bool:
     """Whether these patches may lie in the GPU's memory."""
     num_bytes = sum(each.lr.nbytes + each.hr.nbytes for one in shard_sets for each in one.shards)
     free_bytes, _ = torch.cuda.mem_get_info(device)
@@ -73,22 +73,32 @@ class DevicePatches:
             )
 
     def prepare(self, steps: list[Drawn | None]) -> Prepared | None:
-        """What is needed for these steps, of which some have no pairs; nothing is launched."""
+        """What is needed for these steps, some of which may have no pairs; nothing is sent yet."""
         drawn = [_filled(each) for each in steps if each is not None]
         if not drawn:
             return None
         rows = np.concatenate([each.indices for each in drawn])
         patches = None
         if self._resident is None:
-            lr, hr = self._shards.gather(rows)
-            patches = torch.from_numpy(lr).pin_memory(), torch.from_numpy(hr).pin_memory()
-            rows = np.arange(len(rows))
-        table = torch.empty((10, len(rows)), dtype=torch.int64, pin_memory=True)
-        table.numpy()[:] = _table(rows, drawn, self._scale)
+            patches, rows = self._gathered(rows), np.arange(len(rows))
         num_pairs = [0 if each is None else len(each.indices) for each in steps]
-        num_places = [num + -num % _PAIRS_ALIGNED for num in num_pairs]
-        sides = drawn[0].lr_window.side, drawn[0].hr_window.side
-        return Prepared(table, num_pairs, num_places, *sides, patches)
+        return Prepared(
+            _pinned(_table(rows, drawn, self._scale)),
+            num_pairs,
+            [num + -num % PAIRS_ALIGNED for num in num_pairs],
+            drawn[0].lr_window.side,
+            drawn[0].hr_window.side,
+            patches,
+        )
+
+    def _gathered(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        first = self._shards.shards[0]
+        lr, hr = (
+            torch.empty((len(rows), *each.shape[1:]), dtype=torch.uint8, pin_memory=True)
+            for each in (first.lr, first.hr)
+        )
+        self._shards.gather_into(rows, lr.numpy(), hr.numpy())
+        return lr, hr
 
     def cut(self, prepared: Prepared) -> Cut:
         """The windows of a burst, turned; the GPU is not waited for."""
@@ -127,11 +137,17 @@ def cut_squares(patches: Tensor, corners: Tensor, side: int, turns: Tensor | Non
 
 def _filled(drawn: Drawn) -> Drawn:
     """The same, with the last pair again until there are as many as there is room for."""
-    missing = -len(drawn.indices) % _PAIRS_ALIGNED
+    missing = -len(drawn.indices) % PAIRS_ALIGNED
     if not missing:
         return drawn
     again = np.append(np.arange(len(drawn.indices)), np.full(missing, -1))
     return replace(drawn, indices=drawn.indices[again], turns=drawn.turns[:, again])
+
+
+def _pinned(table: NDArray[np.int64]) -> Tensor:
+    pinned = torch.empty(table.shape, dtype=torch.int64, pin_memory=True)
+    pinned.numpy()[:] = table
+    return pinned
 
 
 def _table(rows: NDArray[np.int64], drawn: list[Drawn], scale: int) -> NDArray[np.int64]:

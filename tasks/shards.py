@@ -350,15 +350,24 @@ class ShardSet:
 
     def gather(self, indices: NDArray[np.int64]) -> tuple[Patches, Patches]:
         """The patch pairs of these indices, in their order, as fresh arrays."""
+        first = self.shards[0]
+        lr, hr = (
+            np.empty((len(indices), *each.shape[1:]), np.uint8) for each in (first.lr, first.hr)
+        )
+        self.gather_into(indices, lr, hr)
+        return lr, hr
+
+    def gather_into(self, indices: NDArray[np.int64], lr: Patches, hr: Patches) -> None:
+        """The same, into arrays of theirs."""
         if len(self.shards) == 1:
             only = self.shards[0]
-            return only.lr[indices], only.hr[indices]
-        lr = np.empty((len(indices), *self.shards[0].lr.shape[1:]), np.uint8)
-        hr = np.empty((len(indices), *self.shards[0].hr.shape[1:]), np.uint8)
+            # "raise" would copy by way of a buffer.
+            for source, target in ((only.lr, lr), (only.hr, hr)):
+                np.take(source, indices, axis=0, out=target, mode="clip")
+            return
         for place, (number, row) in enumerate(self._places(indices)):
             each = self.shards[number]
             lr[place], hr[place] = each.lr[row], each.hr[row]
-        return lr, hr
 
     def gather_windows(
         self,

@@ -205,6 +205,7 @@ class _Training:
         self.loss_sum = torch.zeros((), device=workers.device)
         self.num_losses = 0
         self._resume()
+        self.batches.upload()
 
     def run(
         self,

@@ -19,7 +19,7 @@ import tasks.train
 from tasks.batches import Batches
 from tasks.config import Cell, Params, Recipe, Settings, Shards, load_catalogue
 from tasks.degrade import degrade
-from tasks.device_patches import fit
+from tasks.device_patches import fit_in_memory
 from tasks.download import download
 from tasks.evaluate import evaluate_network
 from tasks.images import write_png
@@ -185,9 +185,10 @@ def test_batches_are_those_of_a_cpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free_bytes, 2**30))
     monkeypatch.setitem(tasks.batches._MAX_BURST, "cuda", 4)
-    # 5 pairs of two scales: 3 and 2 in turns, so that batches must be filled up.
+    # 5 pairs of two scales, 3 and 2 in turns, of odd sizes.
+    odd = {2: 14, 3: 15} if name == "edsr_baseline" else {2: 13, 3: 13}
     on_gpu, on_cpu = (
-        replace(_batches(shards, name, device), batch_size=5).from_step(250, 263)
+        replace(_batches(shards, name, device), batch_size=5, window_px=odd).from_step(250, 263)
         for device in (GPU, CPU)
     )
 
@@ -198,10 +199,63 @@ def test_batches_are_those_of_a_cpu(
             assert torch.equal(mine.target.cpu(), other.target)
             # By another order of the same sums.
             torch.testing.assert_close(mine.x.cpu(), other.x, atol=1e-6, rtol=0)
+            # As cuDNN wants them, wherever they lie in their burst.
             for tensor in (mine.x, mine.target):
-                assert tensor.storage_offset() * tensor.element_size() % 16 == 0
+                assert tensor.storage_offset() * tensor.element_size() % 32 == 0
             num += 1
     assert num == 26
+
+
+@pytest.mark.parametrize(("batch_size", "num_workers"), [(5, 2), (2, 2)])
+def test_workers_share_the_batch_of_a_single_one(
+    waits: list[str], shards: dict[int, ShardSet], batch_size: int, num_workers: int
+) -> None:
+    alone = replace(_batches(shards, "vdsr", GPU), batch_size=batch_size)
+    together = [
+        list(replace(alone, rank=rank, num_workers=num_workers).from_step(0, 5))
+        for rank in range(num_workers)
+    ]
+
+    # Also a worker that has nothing to do takes all steps.
+    assert [len(each) for each in together] == [5] * num_workers
+    for step, whole in enumerate(alone.from_step(0, 5)):
+        for part in whole:
+            for rank, steps in enumerate(together):
+                own = [each for each in steps[step] if each.scale == part.scale]
+                assert len(own) == (rank < len(part.x))
+                for each in own:
+                    assert torch.equal(each.x.cpu(), part.x.cpu()[rank::num_workers])
+                    assert torch.equal(each.target.cpu(), part.target.cpu()[rank::num_workers])
+
+
+class _Launches(TorchDispatchMode):
+    """Counts the operations that compute something on the GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        made = result if isinstance(result, Tensor) else None
+        self.num += isinstance(made, OnGpu) and not func.is_view
+        return result
+
+
+@pytest.mark.parametrize("name", ["srcnn", "cnn_small", "edsr_baseline"])
+def test_more_batches_take_no_more_launches(
+    waits: list[str], shards: dict[int, ShardSet], name: str
+) -> None:
+    counts = []
+    for num_steps in (2, 100):
+        batches = _batches(shards, name, GPU)
+        batches.upload()
+        with _Launches() as launches:
+            assert len(list(batches.from_step(0, num_steps))) == num_steps
+        counts.append(launches.num)
+
+    assert counts[0] == counts[1]
+    assert 20 < counts[0] < 300
 
 
 @pytest.mark.parametrize("name", ["vdsr", "cnn_small"])
@@ -237,7 +291,7 @@ def test_patches_stay_on_the_gpu_if_they_take_an_eighth_of_what_is_free(
     found = []
     for free_bytes in (8 * num_bytes, 8 * num_bytes - 8):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free_bytes: (free, 2**30))
-        found.append(fit(list(shards.values()), GPU))
+        found.append(fit_in_memory(list(shards.values()), GPU))
 
     assert found == [True, False]
 

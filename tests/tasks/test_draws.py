@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.draws import Drawn, Draws, _below
+from tasks.draws import Drawn, Draws, _augmentation, _below, _order
 from tasks.window import Window
 
 
@@ -32,6 +32,8 @@ def test_a_step_is_drawn_alike_whatever_was_drawn_before() -> None:
     steps = [0, 1, 255, 256, 257, 5000]
     forwards = {step: draws_of().of_step(step) for step in steps}
 
+    _augmentation.cache_clear()
+    _order.cache_clear()
     for step in reversed(steps):
         assert equal(draws_of().of_step(step), forwards[step])
         assert not equal(draws_of(seed=2).of_step(step), forwards[step])
