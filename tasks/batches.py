@@ -101,7 +101,7 @@ class Batches:
             yield from self._make_on_gpu(prepared)
 
     def upload(self) -> None:
-        """Put the patches on the GPU, if there is one and they fit; else the first step does."""
+        """Send the patches to the GPU, if there is one and they fit; the first step would wait."""
         if self.device.type == "cuda":
             _ = self._device_patches
 
