@@ -28,18 +28,21 @@ PAIRS_ALIGNED = 8
 class Prepared:
     """What a GPU needs for a burst, in memory that it can fetch by itself.
 
-    `table`, 10×N: of each pair its row among the patches, its three turns, and the corners (top,
-    left) of the LR window, of the HR window, and of the latter in the former once it is enlarged.
-    Step for step there is room for `num_places` pairs, of which the first `num_pairs` count.
-    `patches` are LR and HR ones, unless all lie on the GPU.
+    `table`, 8×N: of each pair its row among the patches, its three turns, and the corners (top,
+    left) of the LR and of the HR window. `num_pairs` are those of each step that count; room for
+    `num_places` is theirs. `patches` are LR and HR ones, unless all lie on the GPU.
     """
 
     table: Tensor
     num_pairs: list[int]
-    num_places: list[int]
     lr_side: int
     hr_side: int
     patches: tuple[Tensor, Tensor] | None
+
+    @property
+    def num_places(self) -> list[int]:
+        """Of each step: the pairs that count, and as many more as it takes to be aligned."""
+        return [num + -num % PAIRS_ALIGNED for num in self.num_pairs]
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,8 @@ class DevicePatches:
             patches, rows = self._gathered(rows), np.arange(len(rows))
         num_pairs = [0 if each is None else len(each.indices) for each in steps]
         return Prepared(
-            _pinned(_table(rows, drawn, self._scale)),
+            _pinned(_table(rows, drawn)),
             num_pairs,
-            [num + -num % PAIRS_ALIGNED for num in num_pairs],
             drawn[0].lr_window.side,
             drawn[0].hr_window.side,
             patches,
@@ -108,11 +110,11 @@ class DevicePatches:
         else:
             assert prepared.patches is not None
             lr, hr = (each.to(self._device, non_blocking=True) for each in prepared.patches)
-        turns = table[1:4]
+        turns, lr_corners, hr_corners = table[1:4], table[4:6], table[6:8]
         return Cut(
-            cut_squares(lr, table[4:6], prepared.lr_side, turns),
-            cut_squares(hr, table[6:8], prepared.hr_side, turns),
-            table[8:],
+            cut_squares(lr, lr_corners, prepared.lr_side, turns),
+            cut_squares(hr, hr_corners, prepared.hr_side, turns),
+            hr_corners - self._scale * lr_corners,
         )
 
 
@@ -150,18 +152,11 @@ def _pinned(table: NDArray[np.int64]) -> Tensor:
     return pinned
 
 
-def _table(rows: NDArray[np.int64], drawn: list[Drawn], scale: int) -> NDArray[np.int64]:
+def _table(rows: NDArray[np.int64], drawn: list[Drawn]) -> NDArray[np.int64]:
     """`Prepared.table`."""
     num_pairs = [len(each.indices) for each in drawn]
     corners = [
-        (
-            each.lr_window.top,
-            each.lr_window.left,
-            each.hr_window.top,
-            each.hr_window.left,
-            each.hr_window.top - scale * each.lr_window.top,
-            each.hr_window.left - scale * each.lr_window.left,
-        )
+        (each.lr_window.top, each.lr_window.left, each.hr_window.top, each.hr_window.left)
         for each in drawn
     ]
     turns = np.concatenate([each.turns for each in drawn], axis=1)
@@ -169,7 +164,7 @@ def _table(rows: NDArray[np.int64], drawn: list[Drawn], scale: int) -> NDArray[n
 
 
 def _uploaded(shards: list[Patches], device: torch.device) -> Tensor:
-    """The patches of all shards in one piece, sent in pieces: they may be larger than memory."""
+    """The patches of all shards in one piece, sent in pieces: main memory may be smaller."""
     num = sum(map(len, shards))
     whole = torch.empty((num, *shards[0].shape[1:]), dtype=torch.uint8, device=device)
     place = 0

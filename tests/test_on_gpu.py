@@ -173,7 +173,7 @@ def test_no_gradient_is_added_up_in_any_order(waits: list[str], name: str) -> No
     assert not called.names & ANY_ORDER
 
 
-# Free memory for all patches, and for none: then a thread sends what is needed.
+# Free memory for all patches, and for none: then a thread gathers what is needed.
 @pytest.mark.parametrize("free_bytes", [2**30, 0])
 @pytest.mark.parametrize("name", ["srcnn", "cnn_small", "edsr_baseline"])
 def test_batches_are_those_of_a_cpu(

@@ -316,6 +316,16 @@ def test_pairs_are_gathered_from_a_single_shard(tmp_path: Path, folder: Path) ->
     np.testing.assert_array_equal(got_hr, hr[[3, 1, 3]])
 
 
+@pytest.mark.parametrize("index", [-1, 4])
+def test_a_pair_that_is_not_there_cannot_be_gathered(
+    tmp_path: Path, folder: Path, index: int
+) -> None:
+    assert write_shards(save_pairs(tmp_path, noisy_pair(36, 36, 2, 3)), folder, 2, shape()) == 4
+
+    with pytest.raises(IndexError, match=f"pairs are 0 to 3, not .*{index}"):
+        ShardSet(folder).gather(np.array([0, index]))
+
+
 def test_the_header_says_what_is_inside(three_shards: tuple[Path, int]) -> None:
     folder, _ = three_shards
     path = folder / "shard-00001.safetensors"
