@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
+import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -131,7 +132,7 @@ def test_inputs_reach_another_folder_and_are_fetched_once(
     inputs = offer_inputs(store, [cell])[cell.name]
     fetch_inputs(store, inputs, cache, elsewhere)
 
-    patches = [0, 1, 2]
+    patches = np.arange(3)
     here = ShardSet(workspace.path / "data/shards/x2").gather(patches)
     there = ShardSet(elsewhere / "data/shards/x2").gather(patches)
     assert all((ours == theirs).all() for ours, theirs in zip(here, there, strict=True))
