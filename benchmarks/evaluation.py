@@ -58,7 +58,7 @@ def row(name: str, pairs: list[tuple[Path, Path]]) -> None:
     """Print one network's times."""
     about, device = models.get(name), best_device()
     torch.manual_seed(0)
-    network = models.create(name, SCALE).to(device, memory_format=torch.channels_last).eval()
+    network = models.create(name, SCALE).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     read_ms: list[float] = []
     network_ms: list[float] = []
     ruler_ms: list[float] = []

@@ -12,6 +12,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ Contenders = dict[str, Callable[[], object]]
 def network(name: str, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
     """An untrained network, in evaluation."""
     torch.manual_seed(0)
-    return models.create(name, SCALE).to(device, memory_format=memory_format).eval()
+    return models.create(name, SCALE).to(device, memory_format=memory_format).eval()  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def by_size(names: Sequence[str], device: torch.device, budget_s: float, most_s:
                 about = f"not run: about {gflop / gflop_per_s:.0f} a call"
                 print(f"| {name} | {size_px} | {about} | | | {printed} |", flush=True)
                 continue
-            calls = rounds({name: lambda x=x, f=built: f(x)}, device, budget_s)[name]
+            calls = rounds({name: partial(built, x)}, device, budget_s)[name]
             clock_s = np.array([call.clock_s for call in calls])
             rate = gflop / float(np.median([call.work_s for call in calls]))
             gflop_per_s = gflop / float(np.median(clock_s))

@@ -5,6 +5,7 @@ machine slows all of them; a ratio is taken within a round, and its median and q
 """
 
 import os
+from functools import partial
 
 # before numpy and torch load their thread pools
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -132,10 +133,10 @@ def main() -> None:
         compare(title, kernels(image, scale), num_rounds)
     for scale in (2, 4):
         small = shrink(image, scale)
-        enlarge = {
-            "ours": lambda x=small, s=scale: resize(x, s, border="clamped"),
-            "sparse float64 (exact)": lambda x=small, s=scale: bicubic._resize_by_taps(
-                x, Fraction(s), "clamped"
+        enlarge: dict[str, Callable[[], object]] = {
+            "ours": partial(resize, small, scale, border="clamped"),
+            "sparse float64 (exact)": partial(
+                bicubic._resize_by_taps, small, Fraction(scale), "clamped"
             ),
         }
         compare(f"the same, up by {scale}", enlarge, num_rounds)

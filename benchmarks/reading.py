@@ -25,7 +25,8 @@ from benchmarks.measuring import machine, memcpy_mb_per_s, rates, spread
 from tasks.batches import Batches
 from tasks.config import Shards
 from tasks.images import write_png
-from tasks.shards import ShardSet, Window, write_shards
+from tasks.shards import ShardSet, write_shards
+from tasks.window import Window
 
 NUM_PAIRS = 4096
 BATCH = 64

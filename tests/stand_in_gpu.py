@@ -53,7 +53,9 @@ class OnGpu(Tensor):
         OnGpu.alive.add(self)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # torch's own declaration is no class method
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return _run(func, args, kwargs or {})
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -134,7 +136,7 @@ class _Calls(TorchFunctionMode):
             known = {name: value for name, value in kwargs.items() if name != "copy"}
             device, dtype, _, layout = torch._C._nn._parse_to(*args[1:], **known)
             if device is not None and device.type == "cuda":
-                wanted = {"dtype": dtype, "memory_format": layout}
+                wanted: dict[str, Any] = {"dtype": dtype, "memory_format": layout}
                 wanted = {name: value for name, value in wanted.items() if value is not None}
                 moved = func(args[0], **wanted) if wanted else args[0]
                 return moved if isinstance(moved, OnGpu) else OnGpu(moved.detach())

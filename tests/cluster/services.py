@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -237,6 +238,10 @@ def postgres(folder: Path) -> tuple[Server, str]:
     return server, address
 
 
+def _says(log: Path, words: str) -> bool:
+    return words in log.read_text()
+
+
 def _databases(address: str) -> bool:
     """Up when the databases are there."""
     import psycopg2
@@ -319,7 +324,7 @@ def ray_nodes(folder: Path, num: int, env: dict[str, str]) -> Iterator[str]:
                     *(*where, f"--node-ip-address={HOST}", "--num-cpus=1"),
                     *("--object-store-memory=100000000", "--disable-usage-stats"),
                 ],
-                lambda log=home / f"ray-{index}.log": "will now block" in log.read_text(),
+                partial(_says, home / f"ray-{index}.log", "will now block"),
                 home,
                 env=env | {"SISR_NODE_CACHE": str(home / "cache")},
                 num_tries=2,

@@ -1,5 +1,6 @@
 """Which servers `sisr ui` starts."""
 
+import signal
 import subprocess
 from typing import Any
 
@@ -35,7 +36,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Started]:
 
     monkeypatch.setattr(subprocess, "Popen", start)
     monkeypatch.setattr(pages, "check_free", lambda port: None)
-    monkeypatch.setattr(pages.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     return servers
 
 

@@ -1,6 +1,7 @@
+import time
+
 import pytest
 
-from flows import picture_progress
 from flows.picture_progress import progress_of
 
 
@@ -8,7 +9,7 @@ def test_plain_lines_come_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now_s = 100.0
-    monkeypatch.setattr(picture_progress.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
 
     with progress_of("cat.png") as show:
         for share in (0.1, 0.25, 0.5, 1.0):

@@ -114,7 +114,7 @@ def test_where_a_server_may_be_named_none_is_started(
     Path("pyproject.toml").write_text("[tool.ruff]\n")
 
     with monkeypatch.context() as patch:
-        patch.setattr(prefect_server.subprocess, "Popen", refuse)
+        patch.setattr(subprocess, "Popen", refuse)
         with pytest.raises(AssertionError, match="started one"):
             prefect_server.begin_own_server()
         if variable:

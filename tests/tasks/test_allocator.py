@@ -1,3 +1,4 @@
+import ctypes
 import os
 import subprocess
 import sys
@@ -67,6 +68,6 @@ def test_measuring_and_enlarging_keep_it(tmp_path: Path, what: str) -> None:
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
 
     assert not allocator.keep_freed_memory()

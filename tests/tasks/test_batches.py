@@ -408,10 +408,11 @@ def test_workers_share_the_batch_of_a_single_one(
     for step, whole in enumerate(alone):
         for part in whole:
             for rank, steps in enumerate(of_ranks):
-                (own,) = [each for each in steps[step] if each.scale == part.scale] or [None]
-                if own is None:  # fewer pairs of this scale than workers
+                found = [each for each in steps[step] if each.scale == part.scale]
+                if not found:  # fewer pairs of this scale than workers
                     assert len(part.x) <= rank
                     continue
+                (own,) = found
                 # Enlargement multiplies larger matrices for a larger batch.
                 expected = part.x[rank::num_workers]
                 torch.testing.assert_close(own.x, expected, rtol=0, atol=1e-6)

@@ -54,7 +54,9 @@ def inside(old: int, size: int, border: str) -> int:
 def exact_axis(columns: list[list[Fraction]], ratio: Fraction, border: str) -> list[list[Fraction]]:
     size = len(columns[0])
     plan = [taps(new, size, ratio, border) for new in range(math.ceil(size * ratio))]
-    return [[sum(w * line[old] for old, w in tap) for tap in plan] for line in columns]
+    return [
+        [sum((w * line[old] for old, w in tap), Fraction(0)) for tap in plan] for line in columns
+    ]
 
 
 def eight_bit(lines: list[list[Fraction]]) -> list[list[Fraction]]:

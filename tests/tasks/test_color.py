@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -124,6 +125,7 @@ def test_to_8bit_rounds_half_up_and_clips() -> None:
 
 def test_wrong_pictures() -> None:
     grey, rgba = np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)
+    function: Callable[[np.ndarray], np.ndarray]
     for function in (luminance, luminance_f64, as_rgb, grey_of_rgb, rgb_to_ycbcr_f64):
         with pytest.raises(ImageError, match=r"\(4, 4, 4\)"):
             function(rgba)
@@ -132,4 +134,4 @@ def test_wrong_pictures() -> None:
             function(grey)
     for function in (luminance, grey_of_rgb, luminance_with_grey_converted):
         with pytest.raises(TypeError, match="float64"):
-            function(np.zeros((4, 4, 3)))
+            function(np.zeros((4, 4, 3)))  # type: ignore[arg-type]

@@ -410,11 +410,11 @@ def test_parameters_cannot_be_changed(make_params: MakeParams) -> None:
     params = make_params()
 
     with pytest.raises(ValidationError, match="frozen"):
-        params.seed = 2  # type: ignore[misc]
+        params.seed = 2
     with pytest.raises(ValidationError, match="frozen"):
-        params.recipe("srcnn").learning_rate = 1.0  # type: ignore[misc]
+        params.recipe("srcnn").learning_rate = 1.0
     with pytest.raises(ValidationError, match="frozen"):
-        Settings().mirror = "elsewhere"  # type: ignore[misc]
+        Settings().mirror = "elsewhere"
 
 
 def test_cells_are_each_architecture_and_scale_and_the_joint_trainings(

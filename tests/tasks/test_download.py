@@ -432,7 +432,7 @@ def test_installed_pictures_can_be_pinned(target: Path, settings: Settings) -> N
 
     camera = Path(skimage.__file__).parent / "data" / "camera.png"
     actual = hashlib.sha256(camera.read_bytes()).hexdigest()
-    installed = {"skimage": ("data/camera.png",)}
+    installed: dict[str, tuple[str, ...]] = {"skimage": ("data/camera.png",)}
 
     fetch_dataset("mine", Dataset(installed=installed, sha256=actual), target, settings)
     (target / "camera.png").unlink()

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -39,9 +40,9 @@ def test_curves_hold_the_history(tmp_path: Path, drawn: list[Figure]) -> None:
     plot_training({"srcnn-x2": history(psnr_db_x2=[None, 30.0, 31.0])}, path)
     losses, psnrs = drawn[0].axes
     assert losses.get_yscale() == "log"
-    assert list(losses.lines[0].get_ydata()) == [0.4, 0.2, 0.1]
-    assert list(psnrs.lines[0].get_xdata()) == [20, 30]
-    assert list(psnrs.lines[0].get_ydata()) == [30.0, 31.0]
+    assert np.asarray(losses.lines[0].get_ydata()).tolist() == [0.4, 0.2, 0.1]
+    assert np.asarray(psnrs.lines[0].get_xdata()).tolist() == [20, 30]
+    assert np.asarray(psnrs.lines[0].get_ydata()).tolist() == [30.0, 31.0]
     assert (psnrs.get_xlabel(), psnrs.get_ylabel()) == ("step", "PSNR (dB)")
     with Image.open(path) as image:
         assert image.width == 1100

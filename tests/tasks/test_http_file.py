@@ -181,8 +181,11 @@ def test_a_server_that_says_nothing_is_given_up(
     monkeypatch.setattr(http_file, "_TIMEOUT_S", 0.3)
     done = threading.Event()
 
+    def silent(handler: http.server.BaseHTTPRequestHandler, _: int) -> None:
+        done.wait(10)
+
     with (
-        serving(lambda *_: done.wait(10) and None) as (url, _),
+        serving(silent) as (url, _),
         pytest.raises(DownloadError, match="timed out"),
     ):
         try:

@@ -2,6 +2,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_a_palette_is_resolved(transparency: int | bytes | None, tmp_path: Path)
     image = Image.new("P", (2, 2))
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     image.putdata([0, 1, 2, 1])
-    more = {} if transparency is None else {"transparency": transparency}
+    more: dict[str, Any] = {} if transparency is None else {"transparency": transparency}
     image.save(tmp_path / "a.png", **more)
 
     expected = [[[10, 20, 30], [40, 50, 60]], [[70, 80, 90], [40, 50, 60]]]

@@ -2,6 +2,7 @@ import io
 import math
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_more_noise_is_worse() -> None:
 
 
 @pytest.mark.parametrize("metric", [psnr_db, ssim, measure])
-def test_wrong_arguments(metric) -> None:  # noqa: ANN001
+def test_wrong_arguments(metric: Callable[..., object]) -> None:
     square = np.zeros((30, 30), np.uint8)
     with pytest.raises(ValueError, match=r"\(30, 30\) and \(30, 29\)"):
         metric(square, square[:, 1:], 2)

@@ -1,9 +1,11 @@
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from tasks import scatter
@@ -33,16 +35,16 @@ def figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
     return kept[0]
 
 
+def place(line: Line2D) -> tuple[float, float]:
+    return np.asarray(line.get_xdata())[0], np.asarray(line.get_ydata())[0]
+
+
 def test_every_point_stands_where_its_row_says(figure: Figure) -> None:
     for axes, cost in zip(
         figure.axes, ("num_parameters", "num_multiply_adds", "latency_ms"), strict=True
     ):
         assert axes.get_xscale() == "log"
-        points = {
-            (line.get_xdata()[0], line.get_ydata()[0])
-            for line in axes.lines
-            if line.get_marker() != "None"
-        }
+        points = {place(line) for line in axes.lines if line.get_marker() != "None"}
         rows = ROWS[ROWS[cost] > 0]
         assert points == set(zip(rows[cost], rows["psnr_db"], strict=True))
 
@@ -50,7 +52,7 @@ def test_every_point_stands_where_its_row_says(figure: Figure) -> None:
 def test_what_costs_nothing_is_a_line(figure: Figure) -> None:
     parameters, _, time = figure.axes
     lines = [line for line in parameters.lines if line.get_marker() == "None"]
-    assert sorted(line.get_ydata()[0] for line in lines) == [31.0, 31.5]  # bicubic, and the best
+    assert sorted(place(line)[1] for line in lines) == [31.0, 31.5]  # bicubic, and the best
     assert not [line for line in time.lines if line.get_marker() == "None"]
 
 
@@ -64,5 +66,5 @@ def test_names_cover_neither_each_other_nor_a_point(figure: Figure) -> None:
         assert all(axes.bbox.x0 - 0.5 <= box.x0 and box.x1 <= axes.bbox.x1 + 0.5 for box in boxes)
         for line in axes.lines:
             if line.get_marker() != "None":
-                x, y = axes.transData.transform((line.get_xdata()[0], line.get_ydata()[0]))
+                x, y = axes.transData.transform(place(line))
                 assert not any(box.contains(x, y) for box in boxes)

@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -77,8 +78,8 @@ def test_marks_compete_within_their_group() -> None:
 
 
 def test_no_values_have_no_text() -> None:
-    assert as_text(pd.Series([1234.5, None]), "{:,.0f}").tolist() == ["1,234", ""]
-    assert as_text(pd.Series([], dtype=float), "{:.2f}").tolist() == []
+    assert as_text(pd.Series([1234.5, np.nan]), "{:,.0f}").tolist() == ["1,234", ""]
+    assert as_text(pd.Series(np.array([])), "{:.2f}").tolist() == []
 
 
 def test_a_markdown_table() -> None:
@@ -115,7 +116,7 @@ def test_imported_weights_meet_their_papers_figures() -> None:
         row("set5", 2, "vdsr", 37.0, 0.9560) | cost,
         row("set5", 2, "vdsr-published", 37.589, 0.9591) | cost,
     )
-    printed = cells(made["vdsr_table3"], "dataset", "scale").loc[("Set5", "×2")]
+    printed: Any = cells(made["vdsr_table3"], "dataset", "scale").loc[("Set5", "×2")]
     assert printed["ours: vdsr"] == "<u>37.00</u>/<u>0.9560</u>/0.13 (-0.53/-0.0027)"
     assert printed["ours: vdsr-published"] == "**37.59**/**0.9591**/0.13 (+0.06/+0.0004)"
     counted = made["lesrcnn_complexity"].cells["ours"].tolist()
@@ -159,7 +160,7 @@ def test_vdsr_table_3() -> None:
         "**37.59**/**0.9591**/0.13 (+0.06/+0.0004)",
     ]
     assert printed.loc[("Set14", "×4"), "ours: bicubic"] == ""
-    assert printed.loc[("Set14", "×4"), "ours: vdsr"].endswith(" (-0.01/-0.0004)")
+    assert str(printed.loc[("Set14", "×4"), "ours: vdsr"]).endswith(" (-0.01/-0.0004)")
 
 
 def test_numbers_are_not_rounded() -> None:

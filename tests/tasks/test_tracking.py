@@ -17,7 +17,7 @@ from tasks import tracking
 from tasks.config import Params, Settings
 from tasks.errors import StoreError, WeightsError
 from tasks.evaluate import data_sha256
-from tasks.layout import CELL_FOLDER, weights_file
+from tasks.layout import CELL_FOLDER, REGISTRY_FOLDER, weights_file
 from tasks.mlflow_store import check_artifacts_stay
 from tasks.tracking import Registered, best_registered, load_registered, log_benchmark
 from tests.conftest import Workspace
@@ -155,7 +155,7 @@ def test_the_receipt_names_runs_and_versions(params: Params) -> None:
     train_badly(params, psnr_db=30.0, seed=1)
     registered = log(params)
 
-    receipt = json.loads((tracking.REGISTRY_FOLDER / "receipt.json").read_text())
+    receipt = json.loads((REGISTRY_FOLDER / "receipt.json").read_text())
 
     assert receipt["models"] == [
         {

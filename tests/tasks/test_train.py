@@ -310,7 +310,7 @@ def test_a_damaged_checkpoint_is_said_and_not_used(
     path = checkpoint_file(params, params.cell("cnn_small-x2"))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    path.write_bytes({"changed": data, "cut": data[:-100], "other": b"PK"}[damage])
+    path.write_bytes({"changed": bytes(data), "cut": bytes(data[:-100]), "other": b"PK"}[damage])
     capsys.readouterr()
 
     first, *_ = train(params, "cnn_small-x2", tmp_path / "a")

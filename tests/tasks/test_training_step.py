@@ -82,7 +82,7 @@ def test_steps_are_plain_torchs(
     for _ in range(3):
         optimizer.zero_grad()
         expected = by_hand(other(x) - target)
-        expected.backward()  # type: ignore[no-untyped-call]
+        expected.backward()
         optimizer.step()
         assert learner.step((Batch(2, x, target),), 1.0).item() == pytest.approx(
             expected.item(), rel=1e-4
@@ -95,7 +95,7 @@ def test_steps_are_plain_torchs(
 def test_the_last_layer_may_have_its_own_rate() -> None:
     learner, other = twins(recipe(last_layer_learning_rate=0.0001))
     x, target = pairs()
-    nn.functional.mse_loss(other(x), target).backward()  # type: ignore[no-untyped-call]
+    nn.functional.mse_loss(other(x), target).backward()
 
     learner.step((Batch(2, x, target),), 0.5)
 

@@ -57,12 +57,14 @@ def test_the_papers_layout(
     comparison = make_comparison(2)
     plot_comparison(comparison, tmp_path / "c.png")
     whole, *panels = drawn[0].axes
-    assert np.array_equal(whole.images[0].get_array(), comparison.hr)
+    np.testing.assert_array_equal(np.asarray(whole.images[0].get_array()), comparison.hr)
     for box in whole.patches:
         assert isinstance(box, Rectangle)
         # pixel 60 begins half a pixel to the left of its centre
         assert (*box.get_xy(), box.get_width(), box.get_height()) == (59.5, 23.5, 72, 72)
-    assert np.array_equal(panels[0].images[0].get_array(), comparison.hr[24:96, 60:132])
+    np.testing.assert_array_equal(
+        np.asarray(panels[0].images[0].get_array()), comparison.hr[24:96, 60:132]
+    )
     assert texts(drawn[0]) == [
         *("HR", "PSNR / SSIM"),
         *("bicubic", "30.00 / 0.9000"),
@@ -70,7 +72,7 @@ def test_the_papers_layout(
         *("network_1", "31.12 / 0.9100"),
     ]
     bold = [
-        text.get_text() for axes in panels for text in axes.texts if text.get_weight() == "bold"
+        text.get_text() for axes in panels for text in axes.texts if text.get_fontweight() == "bold"
     ]
     assert bold == ["network_1", "31.12 / 0.9100"]
 
