@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from tasks.bicubic import crop_to_multiple, shrink
-from tasks.color import luminance, to_8bit
+from tasks.color import is_grey, luminance
 from tasks.errors import ImageError, ParamsError
 from tasks.metrics import SSIM_WINDOW_PX, Quality, measure
 from tasks.network_choice import Choice
+from tasks.protocol import Picture, planes_of, sr_luminance, sr_picture
 from tasks.super_resolve import best_device, super_resolve, turned_upright, upscale
 
 Pixels = NDArray[np.uint8]
@@ -102,7 +102,7 @@ def compare(
 
     With `reference`, its HR picture, the answers are measured against it as they are. With
     `degrade`, `picture` is itself the HR picture: it is cropped and shrunk as the benchmark does,
-    and the figures are those of the tables (a luminance network gets the luminance unrounded).
+    and the figures are those of the tables.
     `box` is in pixels of `picture`; without one, the detail with the most structure is taken.
 
     Raises:
@@ -121,7 +121,12 @@ def compare(
         served = choice.served
         served.network.to(best_device())
         sr = upscale(lr, served.network, served.architecture, scale)
-        quality = None if hr is None else _measured(sr, hr, choice, scale, degrade)
+        if hr is None:
+            quality = None
+        elif degrade:
+            quality = _as_in_the_tables(choice, sr, hr, lr, scale)
+        else:
+            quality = _as_it_is(sr, hr, scale)
         entries.append(Entry(choice.name, sr, quality))
     whole = hr or entries[0].sr
     if box is None:
@@ -191,19 +196,26 @@ def _pair(
     return reference.crop((0, 0, *expected)), picture
 
 
-def _measured(
-    sr: Image.Image, hr: Image.Image, choice: Choice, scale: int, degrade: bool
+def _as_it_is(sr: Image.Image, hr: Image.Image, scale: int) -> Quality:
+    return measure(luminance(np.asarray(_like(sr, hr))), luminance(np.asarray(hr)), scale)
+
+
+def _as_in_the_tables(
+    choice: Choice, sr: Image.Image, hr: Image.Image, lr: Image.Image, scale: int
 ) -> Quality:
-    """By the ruler; under `degrade` by the tables' protocol as well."""
-    hr_pixels, served = np.asarray(hr), choice.served
-    hr_y = luminance(hr_pixels)
-    if degrade and served.architecture.channels == "y":
-        lr_y = shrink(hr_y.astype(np.float64), scale) / 255
-        x = torch.from_numpy(np.ascontiguousarray(lr_y))[None, None]
-        x = x.float() if served.architecture.trainable else x
-        answer = super_resolve(x, served.network, served.architecture, scale)
-        return measure(to_8bit(answer[0, 0].double().numpy() * 255), hr_y, scale)
-    return measure(luminance(np.asarray(_like(sr, hr))), hr_y, scale)
+    """By the tables' protocol, whose answer may be another than the shown `sr`.
+
+    A luminance network gets the luminance unrounded; of an RGB network's answer to a grey picture
+    all three channels are rounded and count.
+    """
+    about, network, pixels = choice.served.architecture, choice.served.network, np.asarray(hr)
+    if about.channels == "rgb" and not is_grey(pixels):
+        return _as_it_is(sr, hr, scale)
+    x = planes_of(about, pixels, np.asarray(lr), scale)
+    x = x.float() if about.trainable else x
+    picture = Picture(choice.name, x, pixels, luminance(pixels))
+    answer = sr_picture(about, super_resolve(x, network, about, scale))
+    return measure(sr_luminance(about, picture, answer), picture.hr_y, scale)
 
 
 def _like(sr: Image.Image, hr: Image.Image) -> Image.Image:

@@ -60,15 +60,25 @@ def prepare(
 ) -> Picture:
     """Prepare one picture: HR cropped to a multiple of the scale, and the network's input."""
     hr = crop_to_multiple(hr, scale)
-    if architecture.channels == "y":
-        planes = shrink(luminance(hr).astype(np.float64), scale)[None]
-    else:
-        planes = as_rgb(lr).transpose(2, 0, 1).astype(np.float64)
-    x = torch.from_numpy(np.ascontiguousarray(planes))[None] / 255
+    x = planes_of(architecture, hr, lr, scale)
     if architecture.enlarged:
         x = enlarge(x, scale)
     # Networks compute in single precision; interpolations stay exact.
     return Picture(name, x.float() if architecture.trainable else x, hr, luminance(hr))
+
+
+def planes_of(
+    architecture: Architecture, hr: NDArray[np.uint8], lr: NDArray[np.uint8], scale: int
+) -> Tensor:
+    """The planes that a network sees of a picture, not enlarged: 1×C×h×w, float64 in 0–1.
+
+    HR must have a multiple of the scale in both directions.
+    """
+    if architecture.channels == "y":
+        planes = shrink(luminance(hr).astype(np.float64), scale)[None]
+    else:
+        planes = as_rgb(lr).transpose(2, 0, 1).astype(np.float64)
+    return torch.from_numpy(np.ascontiguousarray(planes))[None] / 255
 
 
 def levels(sr: Tensor) -> Tensor:

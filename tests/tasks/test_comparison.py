@@ -12,12 +12,14 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import models
 from tasks import evaluate
+from tasks.bicubic import crop_to_multiple, shrink
 from tasks.comparison import Box, compare, most_detailed, parse_box
 from tasks.config import Settings, load_catalogue
 from tasks.degrade import degrade
 from tasks.download import download
 from tasks.errors import ImageError, ParamsError
 from tasks.network_choice import Choice, choose
+from tasks.protocol import prepare, sr_picture
 from tasks.served import ServedNetwork
 from tests.conftest import Workspace
 
@@ -51,6 +53,29 @@ def test_under_degrade_the_figures_are_those_of_the_tables(
             assert entry.quality is not None
             assert entry.quality.psnr_db == pytest.approx(row["psnr_db"], abs=2e-3)
             assert entry.quality.ssim == pytest.approx(row["ssim"], abs=1e-4)
+
+
+@pytest.mark.parametrize("colour", [True, False])
+@pytest.mark.parametrize("name", ["srcnn", "cnn_small", "waifu2x"])
+def test_networks_are_measured_as_in_the_tables(
+    name: str, colour: bool, make_photograph: Photograph
+) -> None:
+    hr, chosen = make_photograph(61, 80, colour=colour, seed=1), choice(name)
+    *_, last = chosen.served.network.parameters()
+    with torch.no_grad():  # untrained networks answer a grey picture nearly in grey
+        last.add_(torch.linspace(-0.1, 0.1, last.numel()).view_as(last))
+
+    sheet = compare(Image.fromarray(hr), [chosen], 2, degrade=True)
+
+    about = chosen.served.architecture
+    picture = prepare(about, name, hr, shrink(crop_to_multiple(hr, 2), 2), 2)
+    with torch.inference_mode():
+        answer = sr_picture(about, chosen.served.network.cpu()(picture.x))
+    row = evaluate._row(about, "d", 2, picture, answer, 1.0)
+    quality = sheet.entries[1].quality
+    assert quality is not None
+    assert quality.psnr_db == pytest.approx(row.psnr_db, abs=2e-3)
+    assert quality.ssim == pytest.approx(row.ssim, abs=1e-4)
 
 
 def test_against_a_reference_the_shown_picture_is_measured(make_photograph: Photograph) -> None:
