@@ -24,6 +24,7 @@ from tasks.patience import patiently
 from tasks.run_records import Row, RunRecord, table_path, write_artifacts
 from tasks.served import save
 from tasks.shipped_code import copy_code
+from tasks.storage import s3_may_mend
 
 EXPERIMENT = "sisr"
 MOST_FOUND = 1000  # of one search
@@ -296,7 +297,8 @@ def time_may_mend(error: Exception) -> bool:
         return int(error.get_http_status_code()) >= 500  # noqa: PLR2004
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, http.ConnectionError | http.Timeout | http.RetryError):
+        is_away = isinstance(link, http.ConnectionError | http.Timeout | http.RetryError)
+        if is_away or s3_may_mend(link):  # S3: where the artifacts lie
             return True
         if isinstance(link, OperationalError):
             return not any(reason in str(link) for reason in _LASTING)

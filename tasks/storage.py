@@ -157,7 +157,7 @@ class S3Store:
 
         place = f"{self.url} at {self._where}"
         try:
-            return patiently(action, _time_may_mend, self._patience_s, place)
+            return patiently(action, s3_may_mend, self._patience_s, place)
         except (BotoCoreError, ClientError, Boto3Error) as error:
             raise StoreError(f"cannot {what} {place}: {error}") from error
 
@@ -217,7 +217,7 @@ def _place(endpoint_url: str | None) -> str:
     return masked(endpoint_url) if endpoint_url else "AWS"
 
 
-def _time_may_mend(error: Exception) -> bool:
+def s3_may_mend(error: BaseException) -> bool:
     """Out of reach, or the server's own trouble; never a refusal."""
     from boto3.exceptions import S3UploadFailedError
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
@@ -225,7 +225,7 @@ def _time_may_mend(error: Exception) -> bool:
     if isinstance(error, S3UploadFailedError):
         # boto3 wraps what happened; a refusal keeps its code in the text.
         cause = error.__context__
-        return isinstance(cause, Exception) and _time_may_mend(cause)
+        return cause is not None and s3_may_mend(cause)
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return bool(status >= _FIRST_SERVER_ERROR)

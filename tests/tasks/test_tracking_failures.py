@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from botocore.exceptions import ClientError
 
 from tasks import mlflow_store, run_groups, tracking
 from tasks.config import Params, Settings
@@ -140,6 +141,29 @@ def test_a_dead_server_is_given_up_in_bounded_time(
         log(params, settings)
 
     assert time.monotonic() - begin_s < 60
+
+
+def test_an_s3_that_is_away_is_waited_for_and_a_refusal_is_not(tmp_path: Path) -> None:
+    import boto3
+    from botocore.config import Config
+
+    (tmp_path / "a").write_text("a")
+    once = Config(retries={"total_max_attempts": 1}, connect_timeout=1)
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "a", "region_name": "us-east-1"}
+    with socket.socket() as unheard:  # bound, and nobody listens
+        unheard.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
+        away = boto3.client("s3", endpoint_url=url, config=once, **keys)
+        for request in (
+            lambda: away.upload_file(str(tmp_path / "a"), "sisr", "a"),
+            lambda: away.list_objects_v2(Bucket="sisr"),
+        ):
+            with pytest.raises(Exception, match="Could not connect") as error:
+                request()
+            assert mlflow_store.time_may_mend(error.value)
+
+    refused = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    assert not mlflow_store.time_may_mend(ClientError(refused, "PutObject"))
 
 
 def test_no_message_holds_a_password(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
