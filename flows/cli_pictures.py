@@ -130,7 +130,11 @@ def compare(
         ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the box and the figures for a program.")
+        bool,
+        typer.Option(
+            "--json",
+            help="Print the box, in pixels of the SR picture, and the figures for a program.",
+        ),
     ] = False,
 ) -> None:
     """Put every registered champion's answer to a picture on one sheet, beside bicubic.

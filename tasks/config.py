@@ -386,7 +386,7 @@ class Settings(BaseSettings):
     ray_address: str | None = None
     # Any S3-compatible endpoint; credentials come from the usual AWS environment.
     s3_endpoint_url: str | None = None
-    # Where verified archives are kept between runs.
+    # Where fetched archives are kept between runs.
     archive_cache: Path = Path(".sisr/archives")
     # Where a node of a cluster keeps the inputs it has fetched; each node asks its own environment.
     node_cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "sisr")

@@ -615,11 +615,16 @@ def main() -> None:
         ):
             folder = Path(name).resolve()
             error = refusal(case, folder)
-            message = str(error).replace(f"{folder}/", "")
-            message = re.sub(r"127\.0\.0\.1:\d{4,}", "127.0.0.1:8000", message)
-        shown = cell(" ".join(message.split()))
-        shown = shown if len(shown) <= 300 else f"{shown[:300]}…"
-        print(f"| {case.group}: {cell(case.name)} | {type(error).__name__} | {shown} |")
+        print(row(case, error, folder))
+
+
+def row(case: Case, error: SisrError, folder: Path) -> str:
+    """What the table has of the answer to a case that was made in a folder."""
+    message = str(error).replace(f"{folder}/", "")
+    message = re.sub(r"127\.0\.0\.1:\d{4,}", "127.0.0.1:8000", message)
+    shown = cell(" ".join(message.split()))
+    shown = shown if len(shown) <= 300 else f"{shown[:300]}…"
+    return f"| {case.group}: {cell(case.name)} | {type(error).__name__} | {shown} |"
 
 
 def cell(text: str) -> str:
