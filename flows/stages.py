@@ -19,6 +19,7 @@ class Stages:
     def __init__(self, params: Params, selection: Selection) -> None:
         self._params = params
         self._selection = selection
+        self._code = pipeline.code_sums()
         self._stale: dict[str, str] | None = None
 
     def stale(self) -> dict[str, str]:
@@ -48,10 +49,10 @@ class Stages:
         return [stage for stage in stages if self._selection.takes(stage)]
 
     def record(self, stage: str) -> None:
-        """Let DVC record a stage, but never under parameters that it was not made with.
+        """Let DVC record a stage, but never under parameters or code that it was not made with.
 
         Raises:
-            ParamsError: params.yaml changed.
+            ParamsError: params.yaml or the stage's code changed.
             StoreError: an output is missing, or DVC cannot write its cache.
         """
         if load_params() != self._params:
@@ -60,7 +61,7 @@ class Stages:
                 " run again to make what it asks for now"
             )
         self.ask_again()
-        pipeline.record(stage)
+        pipeline.record(stage, self._code)
 
     def _restore(self, stage: str) -> bool:
         if not is_restorable(stage) or not pipeline.restore(stage):

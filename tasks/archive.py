@@ -3,6 +3,7 @@
 import errno
 import fnmatch
 import lzma
+import os
 import shutil
 import stat
 import struct
@@ -255,12 +256,17 @@ def copy_images(source: Path, pattern: str, folder: Path) -> int:
         ArchiveError: two pictures of one name, or one that cannot be read.
     """
     seen: dict[str, str] = {}
+    for path in source.rglob("*"):
+        if path.is_symlink() and path.is_dir():
+            raise ArchiveError(f"{path} is a link to a folder, which is not followed; take it out")
     for path in find_images(source, pattern):
         if not path.is_file():
             raise ArchiveError(f"{path} is a broken link or no file; mend it or take it out")
         _check_name(path.name, seen, source)
         try:
             shutil.copyfile(path, folder / path.name)
+            about = path.stat()  # the same time says later that nothing has changed
+            os.utime(folder / path.name, ns=(about.st_atime_ns, about.st_mtime_ns))
         except PermissionError as error:
             raise ArchiveError(f"{path} cannot be read: {error.strerror}; `chmod` it") from error
     return len(seen)

@@ -391,6 +391,11 @@ class Settings(BaseSettings):
     # Where a node of a cluster keeps the inputs it has fetched; each node asks its own environment.
     node_cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "sisr")
 
+    @field_validator("archive_cache", "node_cache")
+    @classmethod
+    def _of_this_user(cls, folder: Path) -> Path:
+        return folder.expanduser()
+
     @field_validator("storage")
     @classmethod
     def _same_folder_from_everywhere(cls, storage: str | None) -> str | None:

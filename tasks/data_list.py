@@ -61,7 +61,8 @@ def list_datasets(
 
 def _listed(name: str, entry: Dataset, params: Params, settings: Settings) -> ListedDataset:
     folders = {role: HR_FOLDER / role / name for role in ROLES}
-    fetched = tuple(role for role in ROLES if folders[role].is_dir())
+    # DVC leaves an empty folder of a data set that it takes away.
+    fetched = tuple(role for role, folder in folders.items() if any(folder.glob("*")))
     files = list_images(folders[fetched[0]]) if fetched else []
     sizes = sorted((_size_px(file) for file in files), key=lambda size: size[0] * size[1])
     return ListedDataset(

@@ -28,7 +28,9 @@ def degrade(scale: int) -> None:
     """
     for role in ROLES:
         with replacing_folder(lr_folder(scale) / role) as folder:
-            for hr_folder in sorted(path for path in (HR_FOLDER / role).iterdir() if path.is_dir()):
+            for hr_folder in sorted((HR_FOLDER / role).iterdir()):
+                if not any(hr_folder.iterdir()):  # what DVC leaves of a data set it takes away
+                    continue
                 degrade_folder(hr_folder, folder / hr_folder.name, scale)
 
 

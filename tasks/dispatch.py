@@ -62,7 +62,7 @@ from tasks.lanes import (
 from tasks.layout import CELL_FOLDER, EXCHANGE_FOLDER, RAY_FOLDER, TRAINED_FOLDER
 from tasks.sending import CheckpointSender
 from tasks.storage import FolderStore, Store, open_store
-from tasks.train import Progress, checkpoint_file, train_cell
+from tasks.train import Progress, checkpoint_file, is_finished, train_cell
 
 # Ray's own store holds no data of ours but progress lines.
 _OBJECT_STORE_BYTES = 100 * 2**20
@@ -96,6 +96,7 @@ class Cluster:
         if anew:
             for cell in cells:
                 checkpoint_file(params, cell).unlink(missing_ok=True)
+                shutil.rmtree(TRAINED_FOLDER / self._jobs[cell.name].name, ignore_errors=True)
                 self._store.delete(checkpoint_key(self._jobs[cell.name].name))
                 self.forget(cell)
         self._desk = ray.remote(num_cpus=0)(Desk).remote(list(self._jobs.values()))
@@ -138,11 +139,18 @@ class Cluster:
         job = self._jobs[cell.name]
         if not take_result(self._store, job.name, CELL_FOLDER / cell.name):
             raise StoreError(f"{cell.name}: its result is not in {self._store.url}; run again")
-        self._store.delete(checkpoint_key(job.name))
+        self._tidy(cell, lambda: self._store.delete(checkpoint_key(job.name)))
 
     def forget(self, cell: Cell) -> None:
         """Delete a result that the workspace has recorded."""
-        forget_result(self._store, self._jobs[cell.name].name)
+        self._tidy(cell, lambda: forget_result(self._store, self._jobs[cell.name].name))
+
+    def _tidy(self, cell: Cell, delete: Callable[[], None]) -> None:
+        """Delete what nobody needs any more; where that fails, nothing else does."""
+        try:
+            delete()
+        except StoreError as error:
+            self._say(f"{cell.name}: left in the storage: {error}")
 
     def close(self) -> None:
         """Stop listening; whoever still waits for a cell is told that the run was stopped."""
@@ -527,7 +535,9 @@ def _train_here(job: Job, desk: Any, store: Store, *, shared: bool) -> None:
     # A training that ends deletes its checkpoint, so its folder must outlast this process, and a
     # storage that refuses it.
     folder = (TRAINED_FOLDER if shared else node_cache() / "trained") / job.name
-    is_kept, is_trained = _as_first(lambda: (has_result(store, job.name), folder.exists()))
+    is_kept, is_trained = _as_first(
+        lambda: (has_result(store, job.name), is_finished(params, cell, folder))
+    )
     if is_kept:
         return
     if not shared:

@@ -217,12 +217,17 @@ def _smallest_test_px(params: Params) -> int:
 
 def _check_pictures(role: Role, name: str, folder: Path, smallest_px: int) -> None:
     for path in list_images(folder):
-        height_px, width_px = read_image(path).shape[:2]
+        image = read_image(path)
+        height_px, width_px = image.shape[:2]
         if min(height_px, width_px) < smallest_px:
             way_out = "lower shards.patch_px or leave" if role == "train" else "leave"
             raise ImageError(
                 f"{name}: {path.name} is {width_px}×{height_px}, smaller than {smallest_px} pixels;"
                 f" {way_out} the picture out"
+            )
+        if role != "train" and (image == image[0, 0]).all():
+            raise ImageError(
+                f"{name}: {path.name} has one colour, so its PSNR is infinite; leave it out"
             )
 
 
@@ -242,7 +247,7 @@ def changed_folders(params: Params, catalogue: dict[str, Dataset]) -> dict[str, 
     """The data sets whose source is a folder that has changed since it was copied, and how.
 
     DVC knows what was copied, not where from. A picture has changed if its size has, or if it is
-    newer than the copy and holds other bytes. What was never copied has not changed.
+    of another time than the copy and holds other bytes. What was never copied has not changed.
 
     Raises:
         ParamsError: a data set that is in no catalogue, or a wrong address.
@@ -259,6 +264,18 @@ def changed_folders(params: Params, catalogue: dict[str, Dataset]) -> dict[str, 
     return changed
 
 
+def has_local_sources(params: Params, catalogue: dict[str, Dataset]) -> bool:
+    """Whether a data set is a folder, or an archive without checksum, that is on this machine.
+
+    Raises:
+        ParamsError: a data set that is in no catalogue, or a wrong address.
+    """
+    entries = [dataset(name, catalogue) for role in ROLES for name in params.data.of(role)]
+    unpinned = (entry.url for entry in entries if entry.url and entry.sha256 is None)
+    paths = (urls.local_path(url) for url in unpinned)
+    return any(path is not None and path.exists() for path in paths)
+
+
 def _difference(source: Path, pattern: str, copies: Path) -> str:
     theirs = {path.name: path for path in find_images(source, pattern)}
     ours = {path.name: path for path in _files(copies)}
@@ -271,10 +288,12 @@ def _difference(source: Path, pattern: str, copies: Path) -> str:
 
 
 def _is_other(source: Path, copy: Path) -> bool:
+    if not source.is_file():  # a broken link: copying it says so
+        return True
     now, then = source.stat(), copy.stat()
     if now.st_size != then.st_size:
         return True
-    return now.st_mtime > then.st_mtime and source.read_bytes() != copy.read_bytes()
+    return now.st_mtime_ns != then.st_mtime_ns and source.read_bytes() != copy.read_bytes()
 
 
 def _files(folder: Path) -> list[Path]:

@@ -114,9 +114,8 @@ def take_result(store: Store, name: str, target: Path) -> bool:
         for relative, sha256 in sums.items():
             key = f"{_result_key(name)}/{relative}"
             if not store.get(key, folder / relative) or file_sha256(folder / relative) != sha256:
-                raise StoreError(
-                    f"{store.url}/{key} is missing or damaged; delete it and run again"
-                )
+                forget_result(store, name)
+                raise StoreError(f"{store.url}/{key} was damaged; run again to train it anew")
     return True
 
 
@@ -139,7 +138,7 @@ def checkpoint_key(name: str) -> str:
 def node_cache() -> Path:
     """Where this node keeps the inputs it has fetched, by its own environment, not the flow's."""
     # Absolute, because links lead there.
-    return Settings().node_cache.expanduser().absolute()
+    return Settings().node_cache.absolute()
 
 
 def _input_folders(cell: Cell) -> list[Path]:

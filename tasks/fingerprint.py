@@ -23,7 +23,7 @@ from tasks.config import Cell, Params
 from tasks.layout import CODE_FOLDER, HR_FOLDER, shard_folder
 from tasks.shards import shard_checksums
 
-# What turns shards and a recipe into weights, besides the network.
+# What turns shards and a recipe into weights and their curve, besides the network.
 TRAINING_MODULES = (
     "tasks.train",
     "tasks.training_step",
@@ -33,6 +33,8 @@ TRAINING_MODULES = (
     "tasks.batches",
     "tasks.device_patches",
     "tasks.shards",
+    "tasks.validation",
+    "tasks.snapshots",
     "tasks.window",
 )
 

@@ -7,13 +7,14 @@ locked and its params.yaml must stay as it was.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from tasks.checksums import file_sha256
 from tasks.config import Settings
 from tasks.errors import ParamsError, StoreError
 from tasks.layout import SCRATCH_FOLDER
@@ -88,15 +89,32 @@ def restore(stage: str) -> bool:
         return True
 
 
-def record(stage: str) -> None:
+def code_sums() -> dict[str, str]:
+    """The checksums of the code that stages name as dependencies, by path."""
+    return {path.as_posix(): file_sha256(path) for path in sorted(Path("tasks").glob("*.py"))}
+
+
+def record(stage: str, code: Mapping[str, str]) -> None:
     """Let DVC take a stage that has just run into its cache and its lock file.
 
+    `code` is what `code_sums` said when the code that ran was loaded.
+
     Raises:
+        ParamsError: code that the stage depends on has changed since.
         StoreError: an output is missing, or DVC cannot write its cache.
     """
     _UNPUSHED_FILE.parent.mkdir(exist_ok=True)
     _UNPUSHED_FILE.touch()
     with _repo() as repo:
+        (found,) = repo.stage.collect(stage)
+        now = code_sums()
+        names = {Path(str(dep)).as_posix() for dep in found.deps}
+        changed = sorted(name for name in names & code.keys() if now.get(name) != code[name])
+        if changed:
+            raise ParamsError(
+                f"{changed[0]} changed during the run; {stage} is not recorded: run again to make"
+                " it with the code that is there now"
+            )
         repo.commit(stage, force=True)
         (found,) = repo.stage.collect(stage)
         if not found.outs_cached():  # DVC only logs that its disk is full

@@ -2,7 +2,7 @@
 
 from tasks import pipeline
 from tasks.config import load_catalogue, load_params
-from tasks.download import changed_folders
+from tasks.download import changed_folders, has_local_sources
 
 DOWNLOAD = "download"
 # Its real output is in MLflow, and logging the same results twice changes nothing there.
@@ -25,7 +25,10 @@ def stale_stages() -> dict[str, str]:
 
 
 def is_restorable(stage: str) -> bool:
-    """Whether DVC's cache may stand in for a run: not where DVC does not see what changed."""
-    if stage == REGISTER:
-        return False
-    return stage != DOWNLOAD or not changed_folders(load_params(), load_catalogue())
+    """Whether DVC's cache may stand in for a run: not where DVC does not see what changed.
+
+    Pictures of this machine are copied once more: what it has of them now is not in DVC's records.
+    """
+    if stage == DOWNLOAD:
+        return not has_local_sources(load_params(), load_catalogue())
+    return stage != REGISTER

@@ -43,6 +43,7 @@ from tasks.workers import Workers, current_workers
 
 # Loss points of a whole training; each costs the loop its only wait for the device.
 _NUM_LOSS_POINTS = 100
+_RECORD = "training.json"
 # Besides those of the validations: what a crash may cost.
 _CHECKPOINT_EVERY_S = 60.0
 # Several workers end together, so they ask one another whether the time is up.
@@ -113,13 +114,15 @@ def train_cell(
         training = _Training(params, cell, workers, checkpoint)
         for line in training.notes:
             print(line, file=sys.stderr, flush=True)
+        # Now, not at the end: what is on disk may be other data by then.
+        fingerprint = cell_fingerprint(params, cell)
         if not training.run(report, on_checkpoint, end_s):
             return False
     except torch.OutOfMemoryError as error:
         raise TrainingError(_memory_message(params, cell)) from error
     if training.workers.is_first:
         with replacing_folder(folder) as temporary:
-            training.save(temporary, cell_fingerprint(params, cell))
+            training.save(temporary, fingerprint)
     # Workers of one workspace share the checkpoint: it goes when all know that the result is there.
     training.workers.any(False)
     checkpoint.unlink(missing_ok=True)
@@ -142,18 +145,18 @@ def checkpoint_file(params: Params, cell: Cell) -> Path:
 
 def is_finished(params: Params, cell: Cell, folder: Path) -> bool:
     """Whether `folder` holds the whole result of just this training, by the sums in its record."""
-    record, weights = folder / "training.json", folder / "weights.safetensors"
-    if not all(path.exists() for path in (record, weights, folder / "history.csv")):
-        return False
     try:
-        about = json.loads(record.read_text("utf-8"))
-    except ValueError:
+        about = json.loads((folder / _RECORD).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
         return False
-    expected = {
-        "fingerprint": cell_fingerprint(params, cell),
-        "weights_sha256": file_sha256(weights),
-    }
+    expected = {"fingerprint": cell_fingerprint(params, cell), "files": _sums(folder)}
     return all(about.get(name) == value for name, value in expected.items())
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """The checksum of every file of a result but its record."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path != folder / _RECORD)
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in sorted(files)}
 
 
 def cell_seed(seed: int, cell: Cell) -> int:
@@ -276,9 +279,9 @@ class _Training:
         record = {
             "cell": self.cell.name,
             "fingerprint": fingerprint,
-            "weights_sha256": file_sha256(folder / "weights.safetensors"),
+            "files": _sums(folder),
         } | self._about_training()
-        write_text(folder / "training.json", json.dumps(record, indent=2))
+        write_text(folder / _RECORD, json.dumps(record, indent=2))
 
     def _load_validation(self, names: tuple[str, ...]) -> None:
         architecture = models.get(self.cell.architecture)
@@ -484,10 +487,10 @@ def main() -> int:
     for place, cell in enumerate(cells):
         folder = CELL_FOLDER / cell.name
         left_s = None if end_s is None else end_s - time.monotonic()
-        if is_finished(params, cell, folder):
-            print(f"{cell.name}: skipped, {folder} holds this very training's result", flush=True)
-            continue
         try:
+            if is_finished(params, cell, folder):
+                print(f"{cell.name}: skipped, {folder} holds this very training's result")
+                continue
             finished = (left_s is None or left_s > 0) and train_cell(
                 params, cell, folder, _print, deadline_s=left_s
             )

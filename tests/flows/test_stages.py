@@ -28,7 +28,7 @@ class Dvc:
         self.num_asked += 1
         return dict(self.stale)
 
-    def record(self, stage: str) -> None:
+    def record(self, stage: str, code: dict[str, str]) -> None:
         del self.stale[stage]
 
     def restore(self, stage: str) -> bool:

@@ -141,3 +141,12 @@ def test_the_stage_knows_the_scales_of_params_yaml_only(workspace: Workspace) ->
 
     assert done.returncode == 2
     assert "invalid choice: 3" in done.stderr
+
+
+def test_what_dvc_leaves_of_a_data_set_is_passed_over(workspace: Workspace) -> None:
+    download(load_params(), load_catalogue(), Settings())
+    Path("data/hr/test/taken_away").mkdir()
+
+    degrade(2)
+
+    assert [path.name for path in Path("data/lr/x2/test").iterdir()] == ["tiny_test"]

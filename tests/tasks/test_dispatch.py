@@ -40,6 +40,19 @@ def join(params: Params, address: str) -> None:
         raise AssertionError("nothing is there to be joined")
 
 
+def test_a_storage_that_refuses_to_delete_ends_nothing(make_params: Callable[..., Params]) -> None:
+    said: list[str] = []
+    ours = object.__new__(dispatch.Cluster)
+    ours._say = said.append
+
+    def refuse() -> None:
+        raise StoreError("AccessDenied")
+
+    ours._tidy(make_params().cell("srcnn-x2"), refuse)
+
+    assert said == ["srcnn-x2: left in the storage: AccessDenied"]
+
+
 def test_an_address_where_nobody_listens_is_told_within_seconds(
     make_params: Callable[..., Params],
 ) -> None:

@@ -2,6 +2,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import shutil
 import socket
 import threading
@@ -23,7 +24,9 @@ from tests.conftest import REPOSITORY, Workspace, dump_yaml
 
 def png(height: int = 20, width: int = 30, grey: int = 100) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.full((height, width), grey, np.uint8)).save(buffer, "PNG")
+    picture = np.full((height, width), grey, np.uint8)
+    picture[0, 0] = 0  # one of one colour is refused in test and validation
+    Image.fromarray(picture).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -501,6 +504,17 @@ def test_a_picture_that_is_too_small_is_refused(
     )
 
 
+@pytest.mark.parametrize("role", ["test", "validation"])
+def test_a_picture_of_one_colour_cannot_be_measured(role: str, workspace: Workspace) -> None:
+    blank = Image.new("RGB", (64, 64), "white")
+    blank.save(workspace.sources / "tiny_train" / "blank.png")
+    run_download(workspace)
+
+    blank.convert("L").save(workspace.sources / f"tiny_{role}" / "blank.png")
+    with pytest.raises(ImageError, match=rf"tiny_{role}: blank.png has one colour"):
+        run_download(workspace)
+
+
 def test_a_corrupt_picture_is_refused_and_the_old_data_stay(workspace: Workspace) -> None:
     run_download(workspace)
     whole = (workspace.sources / "tiny_test" / "clock.png").read_bytes()
@@ -595,6 +609,7 @@ def test_a_folder_that_changed_after_it_was_copied_is_told(workspace: Workspace)
     assert changed_folders(params, catalogue) == {}
 
     (folder / "clock.png").write_bytes(before[:-1] + b"x")
+    os.utime(folder / "clock.png", (0, 0))  # `cp -p` of an old one
     (folder / "bridge.png").unlink()
     (folder / "new.png").write_bytes(PNG)
     (folder / "deep").mkdir()
@@ -604,6 +619,22 @@ def test_a_folder_that_changed_after_it_was_copied_is_told(workspace: Workspace)
 
     shutil.rmtree(folder)  # not there now: its copy is what there is
     assert changed_folders(params, catalogue) == {}
+
+
+def test_a_link_that_leads_nowhere_has_changed_and_one_to_a_folder_is_refused(
+    workspace: Workspace,
+) -> None:
+    run_download(workspace)
+    folder = workspace.sources / "tiny_test"
+    (folder / "clock.png").unlink()
+    (folder / "clock.png").symlink_to("nowhere.png")
+    expected = {"tiny_test": f"{folder} has changed: 1 changed"}
+    assert changed_folders(load_params(), load_catalogue()) == expected
+
+    (folder / "clock.png").unlink()
+    (folder / "more").symlink_to(workspace.sources / "tiny_train", target_is_directory=True)
+    with pytest.raises(ArchiveError, match="more is a link to a folder, which is not followed"):
+        run_download(workspace)
 
 
 def test_a_name_with_a_dot_is_a_data_set_like_others(workspace: Workspace) -> None:

@@ -110,10 +110,11 @@ def test_a_damaged_result_is_refused_and_what_was_there_stays(
     target.mkdir(parents=True)
     (target / "earlier").touch()
 
-    with pytest.raises(StoreError, match="missing or damaged; delete it and run again"):
+    with pytest.raises(StoreError, match="was damaged; run again to train it anew"):
         take_result(store, "cell", target)
 
     assert contents(target) == {"earlier": b""}
+    assert not has_result(store, "cell")
 
 
 def test_inputs_reach_another_folder_and_are_fetched_once(

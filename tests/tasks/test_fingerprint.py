@@ -187,9 +187,16 @@ def test_other_code_changes_the_fingerprint(
 
 def test_stages_depend_on_the_code_that_decides_their_numbers() -> None:
     stages = YAML(typ="safe", pure=True).load(REPOSITORY / "dvc.yaml")["stages"]
-    needed = {"degrade": {"tasks.degrade", "tasks.bicubic", "tasks.color"}}
+    needed = {
+        "download": {"tasks.download", "tasks.archive", "tasks.images"},
+        "degrade": {
+            *("tasks.degrade", "tasks.bicubic", "tasks.color", "tasks.images"),
+            "models.interpolation",
+        },
+        "shard": {"tasks.shards", "tasks.images"},
+    }
     for name in ("evaluate", "evaluate_joint", "evaluate_interpolation"):
-        needed[name] = set(_RULER)
+        needed[name] = {*_RULER, "tasks.images", "tasks.timing", "tasks.complexity"}
     for name in ("train", "train_joint"):
         needed[name] = set(fingerprint_module.TRAINING_MODULES)
     for name, modules in needed.items():

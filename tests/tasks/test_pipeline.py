@@ -45,7 +45,7 @@ def make_all(number: int) -> list[str]:
         outputs = {"number": "number.txt", "sum": "sum.txt"}
         output = outputs.get(stage) or f"square-{stage[-1]}.txt"
         Path(output).write_text(f"{stage} {number}")
-        pipeline.record(stage)
+        pipeline.record(stage, {})
         made.append(stage)
     return made
 
@@ -121,7 +121,7 @@ class TestPipeline:
         monkeypatch.setattr("dvc.output.Output.commit", lambda *_, **__: None)
 
         with pytest.raises(StoreError, match="number: its outputs are not all in DVC's cache"):
-            pipeline.record("number")
+            pipeline.record("number", {})
 
     def test_a_remote_that_breaks_off_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def break_off(*_: object, **__: object) -> None:
@@ -153,9 +153,25 @@ class TestPipeline:
 
         assert pipeline.stale_stages() == {}
 
+    def test_code_that_changed_meanwhile_did_not_make_it(self) -> None:
+        Path("tasks").mkdir()
+        for name in ("used.py", "other.py"):
+            Path("tasks", name).write_text("before")
+        Path("dvc.yaml").write_text(DAG.replace("params: [number]", "deps: [tasks/used.py]"))
+        Path("number.txt").write_text("3")
+        code = pipeline.code_sums()
+        Path("tasks/other.py").write_text("after")
+        pipeline.record("number", code)
+
+        Path("tasks/used.py").write_text("after")
+        with pytest.raises(
+            ParamsError, match=r"tasks/used\.py changed during the run; number is no"
+        ):
+            pipeline.record("number", code)
+
     def test_a_missing_output_is_no_record(self) -> None:
         with pytest.raises(StoreError, match=r"number\.txt"):
-            pipeline.record("number")
+            pipeline.record("number", {})
 
 
 def test_what_another_machine_has_made_is_not_made_again(

@@ -478,3 +478,33 @@ def test_the_command_trains_without_any_engine_installed(params: Params) -> None
     plain = sha256(CELL_FOLDER / "cnn_small-x2")
     train(params, "cnn_small-x2", CELL_FOLDER / "again")
     assert sha256(CELL_FOLDER / "again") == plain
+
+
+def test_the_record_names_the_data_that_were_there_when_it_began(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = params.cell("srcnn-x2")
+    before = cell_fingerprint(params, cell)
+
+    def remake_shards(_: Progress) -> None:
+        monkeypatch.setattr("tasks.train.cell_fingerprint", lambda *_: "of other data")
+
+    assert train_cell(params, cell, tmp_path / "a", remake_shards)
+
+    assert json.loads((tmp_path / "a" / "training.json").read_text())["fingerprint"] == before
+    assert not is_finished(params, cell, tmp_path / "a")
+
+
+@pytest.mark.parametrize("damage", ["history.csv", "snapshots", "training.json"])
+def test_a_damaged_result_is_not_finished(damage: str, params: Params, tmp_path: Path) -> None:
+    cell, folder = params.cell("srcnn-x2"), tmp_path / "a"
+    train_cell(params, cell, folder, lambda _: None)
+    assert is_finished(params, cell, folder)
+
+    path = folder / damage
+    if path.is_dir():
+        next(path.iterdir()).unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-40])
+
+    assert not is_finished(params, cell, folder)
