@@ -9,7 +9,10 @@ from flows import completion
 from flows.printing import print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tasks.comparison import Sheet
+    from tasks.config import Settings
     from tasks.network_choice import Choice
 
 app = typer.Typer()
@@ -73,7 +76,7 @@ def upscale(
     use_all_cores()
     keep_freed_memory()
     plan = _plan(pictures, output)
-    if output.suffix and len(plan) == 1:
+    if output.suffix and not output.is_dir() and len(plan) == 1:
         format_of(output)
     choice = choose(model, scale, Settings())
     choice.served.network.to(best_device())
@@ -191,7 +194,7 @@ def _plan(pictures: list[Path], output: Path) -> list[tuple[Path, str]]:
     if twice:
         raise ImageError(f"two of the pictures are called {twice[0]!r}; enlarge them apart")
     several = len(sources) > 1 or any(path.is_dir() for path in pictures)
-    if several and (output.is_file() or output.suffix):
+    if several and not output.is_dir() and (output.exists() or output.suffix):
         raise ImageError(f"several pictures need a folder: -o {output.with_suffix('')}/")
     return list(zip(sources, names, strict=True))
 
@@ -236,8 +239,21 @@ def _to_compare(models: list[str], scale: int) -> "list[Choice]":
             for each in registered_versions(settings)
             if each.is_champion and each.model.endswith(f"-x{scale}")
         ]
+        return [choose("bicubic", scale, settings), *_loadable(models, scale, settings)]
     names = ["bicubic", *(name for name in models if name != "bicubic")]
     return [choose(name, scale, settings) for name in names]
+
+
+def _loadable(champions: list[str], scale: int, settings: "Settings") -> "Iterator[Choice]":
+    """Those that this code can load; the others are told."""
+    from tasks.errors import WeightsError
+    from tasks.network_choice import choose
+
+    for name in champions:
+        try:
+            yield choose(name, scale, settings)
+        except WeightsError as error:
+            typer.echo(f"{name} is left out: {error}", err=True)
 
 
 def _print_sheet(sheet: "Sheet") -> None:
@@ -248,16 +264,14 @@ def _print_sheet(sheet: "Sheet") -> None:
 
 
 def _described(sheet: "Sheet", output: Path) -> dict[str, object]:
-    """For a program; JSON has no infinity, so the PSNR of equal pictures is null."""
+    """For a program."""
     import dataclasses
-    import math
 
     entries: list[dict[str, object]] = []
     for each in sheet.entries:
         entry: dict[str, object] = {"name": each.name}
         if each.quality is not None:
-            psnr_db = each.quality.psnr_db
-            entry["psnr_db"] = psnr_db if math.isfinite(psnr_db) else None
+            entry["psnr_db"] = each.quality.psnr_db
             entry["ssim"] = each.quality.ssim
         entries.append(entry)
     return {"sheet": str(output), "box": dataclasses.asdict(sheet.box), "entries": entries}

@@ -1,6 +1,7 @@
 """Tables for people and JSON for programs, on stdout."""
 
 import json
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,16 @@ _FILE_COLUMNS = 160
 
 
 def print_json(value: Any) -> None:
-    """A value as indented JSON; numbers that JSON lacks are refused."""
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+    """A value as indented JSON; null for what JSON has no number for (no PSNR, an infinite one)."""
+    typer.echo(json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(table: "Table") -> None:

@@ -161,10 +161,11 @@ def _check_inside(box: Box, picture: Image.Image) -> None:
 def _plain(image: Image.Image) -> Image.Image:
     """Upright, 8 bits, grey or RGB."""
     upright = turned_upright(image)
+    if upright.mode == "F":
+        raise ImageError("a picture of floating-point values has no known range; convert it first")
     if upright.mode.startswith("I"):
-        return Image.fromarray(
-            (np.asarray(upright).astype(np.float64) / 257 + 0.5).astype(np.uint8)
-        )
+        levels = np.asarray(upright).astype(np.float64).clip(0, 65535)
+        return Image.fromarray((levels / 257 + 0.5).astype(np.uint8))
     is_grey = upright.mode in ("L", "LA", "La", "1")
     return upright.convert("L") if is_grey else upright.convert("RGBA").convert("RGB")
 

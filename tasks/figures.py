@@ -31,6 +31,7 @@ _LOSS = "loss"
 _PSNR = "psnr_db_x"
 _STYLE: dict[str, Any] = {
     "font.size": 10,
+    "text.parse_math": False,  # names of pictures are anybody's
     "axes.titlesize": 11,
     "axes.labelsize": 10,
     "axes.spines.top": False,

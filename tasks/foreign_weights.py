@@ -536,9 +536,12 @@ def _collect(root: object, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _unwrap(root: object) -> object:
     for _ in range(MAX_DEPTH):
-        if not isinstance(root, dict) or any(isinstance(value, _View) for value in root.values()):
+        if not isinstance(root, dict):
             return root
+        # Before tensors beside it: a best PSNR may be one.
         wrapper = next((key for key in _WRAPPERS if isinstance(root.get(key), dict | _Stub)), None)
+        if wrapper is None and any(isinstance(value, _View) for value in root.values()):
+            return root
         if wrapper is None:
             found = ", ".join(ascii(key)[:30] for key in itertools.islice(root, 10))
             raise WeightsError(

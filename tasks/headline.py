@@ -1,11 +1,16 @@
 """What a table says in one line: what is best, by how much, at what cost."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from tasks.crops import BASELINE
 from tasks.row_status import measured_rows
+
+Row = dict[Any, Any]
+_MACHINE = ("timed_device", "timed_num_threads", "timed_precision")
 
 
 @dataclass(frozen=True)
@@ -13,7 +18,7 @@ class Headline:
     """The best row of one data set at one scale.
 
     `gain_db` is over bicubic and `lead_db` over the second best, missing where there is none.
-    `latency_ratio` is its time ÷ bicubic's.
+    `latency_ratio` is its time ÷ bicubic's on the same machine.
     """
 
     dataset: str
@@ -79,13 +84,27 @@ def _headline(rows: pd.DataFrame) -> Headline:
         architecture=best["architecture"],
         psnr_db=best["psnr_db"],
         ssim=best["ssim"],
-        gain_db=best["psnr_db"] - others["psnr_db"] if others else None,
+        gain_db=_difference(best, others),
         second=second["architecture"] if second else None,
-        lead_db=best["psnr_db"] - second["psnr_db"] if second else None,
+        lead_db=_difference(best, second),
         latency_ms=best["latency_ms"],
-        latency_ratio=best["latency_ms"] / bicubic["latency_ms"] if bicubic else None,
+        latency_ratio=_times_as_long(best, bicubic),
         num_parameters=int(best["num_parameters"]),
         num_multiply_adds=int(best["num_multiply_adds"]),
         train_s=best["train_s"],
         device=best["device"],
     )
+
+
+def _difference(best: Row, other: Row | None) -> float | None:
+    """By how many dB; none where both are infinite."""
+    if other is None or not math.isfinite(best["psnr_db"] - other["psnr_db"]):
+        return None
+    return float(best["psnr_db"] - other["psnr_db"])
+
+
+def _times_as_long(best: Row, other: Row | None) -> float | None:
+    """A ratio of times; none where they are of two machines, which cannot be compared."""
+    if other is None or any(best.get(name) != other.get(name) for name in _MACHINE):
+        return None
+    return float(best["latency_ms"] / other["latency_ms"])

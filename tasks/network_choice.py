@@ -35,6 +35,9 @@ def choose(model: str | None, scale: int | None, settings: Settings) -> Choice:
         scale = _scale_in(model) or DEFAULT_SCALE
     if scale not in models.SCALES:
         raise ParamsError(f"scale {scale} is not one of {list(models.SCALES)}")
+    interpolation = (model or "").removesuffix(f"-x{scale}")
+    if interpolation in models.names() and not models.get(interpolation).trainable:
+        model = interpolation  # as messages call it
     if model in models.names():
         about = models.get(model)
         if not about.trainable:

@@ -9,18 +9,21 @@ says about them, `docs/results-notes.md`, stands below the tables.
 import argparse
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
 from tasks.atomic import replacing_folder, write_text
 from tasks.config import Params, load_params
+from tasks.errors import DataError
 from tasks.illustrations import FIGURES
 from tasks.last_report import read_summary
 from tasks.layout import CELL_FOLDER, REPORT_FOLDER
 from tasks.origin import git_commit
 from tasks.published_tables import published_table
 from tasks.report import markdown
+from tasks.row_status import measured_rows
 from tasks.tables import markdown_table
 
 # The paper's fractions of its 80 epochs.
@@ -33,10 +36,13 @@ def write_results(folder: Path) -> None:
     """Write the page, the tables and the figures of this workspace's last report.
 
     Raises:
-        DataError: there is no report.
+        DataError: there is no report, or one of other test data.
     """
     params, summary = load_params(), read_summary()
-    costs = training_costs(params)
+    if set(summary["dataset"]) != set(params.data.test):
+        raise DataError("the last report is of other test data than params.yaml; run `sisr run`")
+    measured = set(measured_rows(summary)["cell"].dropna())
+    costs = training_costs(params, measured)
     parts = [
         "# Results",
         f"Written by `python -m tasks.results_page`, code `{git_commit()}`. Trained on"
@@ -47,7 +53,7 @@ def write_results(folder: Path) -> None:
         "## What each training cost",
         markdown_table(costs),
     ]
-    residual = residual_table(params)
+    residual = residual_table(params, measured)
     if residual is not None:
         title = "## VDSR with and without its residual, Set5 ×2"
         parts += [title, markdown_table(residual)]
@@ -63,12 +69,12 @@ def write_results(folder: Path) -> None:
     write_text(folder / "results.md", "\n\n".join(parts).strip() + "\n")
 
 
-def training_costs(params: Params) -> pd.DataFrame:
-    """A row for each training: steps, minutes (CPU minutes: what it computed), where and how."""
+def training_costs(params: Params, measured: Collection[str]) -> pd.DataFrame:
+    """A row for each measured cell: steps, minutes (CPU minutes: what it computed), where, how."""
     rows = []
     for cell in params.cells:
         record = CELL_FOLDER / cell.name / "training.json"
-        if not record.exists():
+        if cell.name not in measured:
             continue
         about = json.loads(record.read_text("utf-8"))
         recipe = params.recipe(cell.architecture)
@@ -90,27 +96,26 @@ def training_costs(params: Params) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def residual_table(params: Params) -> pd.DataFrame | None:
+def residual_table(params: Params, measured: Collection[str]) -> pd.DataFrame | None:
     """The paper's table at the same fractions of the training, ours beside it.
 
-    None unless both networks are trained and watched on Set5 at ×2, as the paper does it.
+    None unless both networks were measured, and watched on Set5 at ×2 as the paper does it.
     """
-    if not set(_RESIDUAL.values()) <= set(params.trained) | set(params.joint):
+    cells = [params.cell_for(name, 2) for name in _RESIDUAL.values()]
+    names = [cell.name for cell in cells if cell is not None and cell.name in measured]
+    if len(names) < len(_RESIDUAL) or params.data.validation != ("set5",):
         return None
     theirs = published_table("vdsr_residual_set5_x2_psnr_db")
     theirs = theirs[theirs["initial_lr"] == theirs["initial_lr"].max()]
     rows = []
-    for name, architecture in _RESIDUAL.items():
-        cell = params.cell_for(architecture, 2)
-        if cell is None or params.data.validation != ("set5",):
-            return None
-        history = pd.read_csv(CELL_FOLDER / cell.name / "history.csv")
-        measured = history.dropna(subset="psnr_db_x2").set_index("step")["psnr_db_x2"]
+    for (name, architecture), cell_name in zip(_RESIDUAL.items(), names, strict=True):
+        history = pd.read_csv(CELL_FOLDER / cell_name / "history.csv")
+        watched = history.dropna(subset="psnr_db_x2").set_index("step")["psnr_db_x2"]
         ours: dict[str, str] = {"network": f"{architecture}, ours"}
         printed = {"network": f"{name}, paper"}
         for epoch in _RESIDUAL_EPOCHS:
-            step = round(measured.index.max() * epoch / max(_RESIDUAL_EPOCHS))
-            ours[f"{epoch}/80"] = f"{measured[step]:.2f}" if step in measured else ""
+            step = round(watched.index.max() * epoch / max(_RESIDUAL_EPOCHS))
+            ours[f"{epoch}/80"] = f"{watched[step]:.2f}" if step in watched else ""
             row = theirs[(theirs["method"] == name) & (theirs["epoch"] == epoch)]
             printed[f"{epoch}/80"] = f"{row['psnr_db'].item():.2f}"
         rows += [ours, printed]

@@ -16,7 +16,7 @@ from torch import Tensor
 from models.interpolation import enlarge
 from models.registry import Architecture
 from tasks.bicubic import resize, shrink
-from tasks.color import as_rgb
+from tasks.color import grey_of_rgb, is_grey
 from tasks.images import write_png
 from tasks.protocol import Picture, sr_picture
 from tasks.window import Window, choose_window
@@ -36,17 +36,18 @@ class Snapshots:
     def take(self, step: int, scale: int, sr: NDArray[np.uint8]) -> None:
         """Keep the window of an answer, C×H×W, whose references were taken."""
         picture = sr[0] if len(sr) == 1 else sr.transpose(1, 2, 0)
-        self._keep(f"step-{step:07d}-x{scale}.png", picture, scale)
+        self._keep(f"step-{step:07d}-x{scale}.png", self._as_hr(picture, scale), scale)
 
     def take_references(self, architecture: Architecture, picture: Picture, scale: int) -> None:
         """Choose the window, and keep it of the HR picture and of its bicubic enlargement."""
-        hr = picture.hr_y if architecture.channels == "y" else as_rgb(picture.hr)
+        hr = picture.hr_y if architecture.channels == "y" else picture.hr
         x = picture.x if architecture.enlarged else enlarge(picture.x, scale)
         # By luminance, so that all networks show the same place.
         bicubic_y = resize(shrink(picture.hr_y, scale), scale, border="clamped")
         self._windows[scale] = choose_window(picture.hr_y, bicubic_y, SIDE_PX, scale)
         self._keep(f"hr-x{scale}.png", hr, scale)
-        self._keep(f"bicubic-x{scale}.png", sr_picture(architecture, x), scale)
+        bicubic = self._as_hr(sr_picture(architecture, x), scale)
+        self._keep(f"bicubic-x{scale}.png", bicubic, scale)
 
     def write(self, folder: Path) -> None:
         """Write them all into `folder`/snapshots."""
@@ -66,6 +67,11 @@ class Snapshots:
         )
         if is_ours:
             self._taken = loaded
+
+    def _as_hr(self, picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+        """An RGB network's answer to a grey picture in grey, so that the ruler has its rule."""
+        is_converted = not is_grey(picture) and is_grey(self._taken[f"hr-x{scale}.png"])
+        return grey_of_rgb(picture) if is_converted else picture
 
     def _keep(self, name: str, picture: NDArray[np.uint8], scale: int) -> None:
         self._taken[name] = np.ascontiguousarray(self._windows[scale].of(picture))

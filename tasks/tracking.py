@@ -11,6 +11,8 @@ an interruption leaves is ended as KILLED by the next logging, which starts anew
 
 import argparse
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from tasks.atomic import replacing_folder, write_text
@@ -28,6 +30,7 @@ from tasks.mlflow_store import (
 )
 from tasks.run_groups import CONTENTS, PARENT, children_of, finished, whole
 from tasks.run_records import (
+    Row,
     benchmark_record,
     benchmark_sha256,
     imported_rows,
@@ -61,6 +64,8 @@ __all__ = [
     "tracking_uri",
 ]
 
+_REFERENCE = re.compile(r"[\w.-]+(@[\w.-]+|/\d{1,9})")
+
 
 def log_benchmark(params: Params, settings: Settings) -> list[Registered]:
     """Log the benchmark that lies on disk and register its weights.
@@ -75,7 +80,7 @@ def log_benchmark(params: Params, settings: Settings) -> list[Registered]:
         experiment = experiment_id(client, settings)
         contents = benchmark_sha256(rows)
         parent = finished(client, experiment, contents)
-        if parent is None:
+        if parent is None or _lacks_a_run(client, experiment, parent, rows):
             with whole(client, experiment) as begin:
                 parent = begin(benchmark_record(params, rows), {CONTENTS: contents})
                 for row in rows:
@@ -91,6 +96,12 @@ def log_benchmark(params: Params, settings: Settings) -> list[Registered]:
         ]
         _write_receipt(parent, registered)
         return registered
+
+
+def _lacks_a_run(client: Client, experiment: str, parent: str, rows: Sequence[Row]) -> bool:
+    """Whether somebody has deleted a run from which a network would be registered."""
+    runs = children_of(client, experiment, parent)
+    return any(row.run_name not in runs for row in rows if row.weights is not None)
 
 
 def register_imported(params: Params, settings: Settings, architecture: str) -> list[Registered]:
@@ -134,6 +145,10 @@ def load_registered(reference: str, scale: int, settings: Settings) -> ServedNet
     """
     if "@" not in reference and "/" not in reference:
         reference = f"{reference}@{CHAMPION}"
+    if not _REFERENCE.fullmatch(reference):
+        raise WeightsError(
+            f"{reference!r} names no network; write vdsr-x2, vdsr-x2@champion or vdsr-x2/3"
+        )
     with connected(settings) as client:
         served = load_network(f"models:/{reference}")
         if served is None:
@@ -155,7 +170,9 @@ def best_registered(scale: int, settings: Settings) -> str:
         champions = [
             (float(version.tags["psnr_db"]), name)
             for name in model_names(client)
-            if name.endswith(f"-x{scale}") and (version := champion_of(client, name)) is not None
+            if name.endswith(f"-x{scale}")
+            and (version := champion_of(client, name)) is not None
+            and "psnr_db" in version.tags  # else not one of ours
         ]
     if not champions:
         raise WeightsError(

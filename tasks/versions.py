@@ -86,10 +86,20 @@ def champion_of(client: Client, name: str) -> Any | None:
 
 
 def load_network(uri: str) -> ServedNetwork | None:
-    """A registered network; none if there is no such model, alias or version."""
+    """A registered network; none if there is no such model, alias or version.
+
+    Raises:
+        WeightsError: this code has no such network, or one of other shapes.
+    """
     with tempfile.TemporaryDirectory(prefix="sisr-") as folder:
         path = download_network(uri, Path(folder))
-        return None if path is None else load(path)
+        try:
+            return None if path is None else load(path)
+        except WeightsError as error:
+            reference = uri.removeprefix("models:/")
+            raise WeightsError(
+                f"{reference} is of other code and cannot be loaded by this: {error.__cause__}"
+            ) from error
 
 
 def _describe_model(client: Client, row: Row) -> None:
@@ -143,8 +153,8 @@ def _challenge(client: Client, version: str, row: Row) -> bool:
     """Make a version the champion if it beats the reigning one on the same test data."""
     reigning = champion_of(client, row.model_name)
     if reigning is not None and str(reigning.version) != version:
-        bar = float(reigning.tags["psnr_db"])
-        if reigning.tags["test_data_sha256"] != row.result["test_data_sha256"]:
+        bar = float(reigning.tags.get("psnr_db", -math.inf))
+        if reigning.tags.get("test_data_sha256") != row.result["test_data_sha256"]:
             bar = _measure_again(client, reigning, row)
         if row.psnr_db <= bar:
             return False
@@ -154,10 +164,10 @@ def _challenge(client: Client, version: str, row: Row) -> bool:
 
 def _measure_again(client: Client, reigning: Any, challenger: Row) -> float:
     """The reigning champion's PSNR on the challenger's test data; less than any if it fails."""
-    served = load_network(f"models:/{reigning.name}/{reigning.version}")
-    assert served is not None
     datasets = [str(name) for name in challenger.means.index]
     try:
+        served = load_network(f"models:/{reigning.name}/{reigning.version}")
+        assert served is not None
         again = evaluate_network(served.network, challenger.architecture, served.scale, datasets)
     except WeightsError as error:
         told = f"{reigning.name}/{reigning.version} is no champion any more: {error}"

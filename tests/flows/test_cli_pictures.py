@@ -46,6 +46,15 @@ def test_repeat_zooms(sisr: Callable[..., Result]) -> None:
         assert large.size == (120, 80)
 
 
+def test_a_folder_may_have_a_dot(sisr: Callable[..., Result]) -> None:
+    Path("holiday.2024").mkdir()
+    sisr("upscale", "pictures/one.png", "-o", "holiday.2024", "--model", "nearest")
+    sisr("upscale", "pictures", "-o", "holiday.2024", "--model", "nearest", "--scale", "3")
+
+    names = sorted(path.name for path in Path("holiday.2024").iterdir())
+    assert names == ["one-x2.png", "one-x3.png", "two-x3.png"]
+
+
 def test_a_corrupt_picture_does_not_stop_the_others(sisr: Callable[..., Result]) -> None:
     Path("pictures/broken.png").write_text("no picture")
 

@@ -164,3 +164,12 @@ def test_choices_need_no_store_for_interpolations(
 
     assert choose("lanczos", 3, Settings()).name == "lanczos-x3"
     assert not list(tmp_path.iterdir())
+
+
+def test_levels_beyond_16_bits_stay_white_and_floats_are_refused() -> None:
+    levels = np.linspace(0, 70_000, 40 * 40).astype(np.int32).reshape(40, 40)
+    shown = np.asarray(compare(Image.fromarray(levels), [choice("nearest")], 2).entries[0].sr)
+    assert shown[-1, -1] == 255
+    assert (np.diff(shown[::2, ::2].ravel().astype(int)) >= 0).all()
+    with pytest.raises(ImageError, match="floating-point values"):
+        compare(Image.new("F", (40, 40)), [choice("nearest")], 2)

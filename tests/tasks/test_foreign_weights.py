@@ -94,7 +94,8 @@ def test_metadata_of_a_modules_state_dict_is_ignored(tmp_path: Path, new_format:
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "params_ema"])
 def test_weights_are_found_beside_the_training_state(tmp_path: Path, wrapper: str) -> None:
     path = tmp_path / "weights.pth"
-    torch.save({"epoch": 3, "optimizer": {"lr": 0.1}, wrapper: state_dict()}, path)
+    best = torch.tensor(36.4)
+    torch.save({"epoch": 3, "best": best, "optimizer": {"lr": 0.1}, wrapper: state_dict()}, path)
 
     assert_same(read_tensors(path), state_dict())
 

@@ -55,3 +55,21 @@ def test_one_for_each_data_set_and_scale() -> None:
 
 def test_nothing_measured() -> None:
     assert headlines(pd.DataFrame([row("srcnn", 0.0, status="failed")])) == []
+
+
+def test_infinite_psnr_is_no_difference() -> None:
+    endless = float("inf")
+    (best,) = headlines(pd.DataFrame([row("bicubic", endless), row("nearest", endless)]))
+    assert (best.gain_db, best.lead_db) == (None, None)
+    (best,) = headlines(pd.DataFrame([row("bicubic", 30.0), row("srcnn", endless)]))
+    assert (best.gain_db, best.lead_db) == (None, None)
+
+
+def test_times_of_two_machines_have_no_ratio() -> None:
+    rows = [
+        row("bicubic", 33.0, timed_device="laptop", timed_num_threads=1, timed_precision="fp32"),
+        row("srcnn", 36.0, timed_device="H100", timed_num_threads=1, timed_precision="fp32"),
+    ]
+    assert headlines(pd.DataFrame(rows))[0].latency_ratio is None
+    rows[0]["timed_device"] = "H100"
+    assert headlines(pd.DataFrame(rows))[0].latency_ratio == 1.0

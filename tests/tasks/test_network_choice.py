@@ -62,6 +62,7 @@ def test_an_interpolation_is_no_business_of_the_registry(
     chosen = choose("bicubic", 3, Settings())
 
     assert (chosen.name, chosen.served.scale, registry) == ("bicubic-x3", 3, [])
+    assert choose("bicubic-x3", None, Settings()).name == "bicubic-x3"
 
 
 def test_an_unknown_scale_is_refused(registry: list[tuple[str, int]]) -> None:

@@ -102,3 +102,24 @@ def test_the_bicubic_picture_is_the_interpolations(tmp_path: Path) -> None:
     shown = np.asarray(Image.open(tmp_path / "snapshots/bicubic-x2.png")).astype(int)
     assert np.abs(shown - expected).max() <= 1  # single against double precision
     assert (shown != expected).mean() < 0.001
+
+
+def test_a_grey_picture_stays_grey_for_an_rgb_network(
+    tmp_path: Path, make_photograph: Callable[..., np.ndarray]
+) -> None:
+    hr = make_photograph(130, 140, colour=False, seed=3)
+    read = []
+    for name in ("srcnn_955", "cnn_small"):
+        about, taken, folder = models.get(name), Snapshots(), tmp_path / name
+        taken.take_references(about, prepare(about, "a", hr, shrink(hr, 2), 2), 2)
+        taken.take(30, 2, np.broadcast_to(hr, (about.num_channels, *hr.shape)))
+        folder.mkdir()
+        taken.write(folder)
+        files = sorted((folder / "snapshots").iterdir())
+        read.append({path.name: np.asarray(Image.open(path)).astype(int) for path in files})
+
+    luminance_network, rgb_network = read
+    for name in ("hr-x2.png", "step-0000030-x2.png"):
+        np.testing.assert_array_equal(rgb_network[name], luminance_network[name])
+    # An RGB network's LR picture is rounded, a luminance network's is not.
+    assert abs(rgb_network["bicubic-x2.png"] - luminance_network["bicubic-x2.png"]).max() <= 2

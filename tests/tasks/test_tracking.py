@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import models
 from tasks import tracking
@@ -291,3 +291,36 @@ def test_a_row_that_failed_is_not_logged(params: Params) -> None:
     write_tables(params, {"cnn_small-x2": "diverged"})
 
     assert log_benchmark(params, Settings()) == []
+
+
+def test_a_champion_of_other_code_falls_on_new_pictures(
+    params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_badly(params, psnr_db=30.0, seed=1, data="other pictures")
+    path = weights_file("cnn_small-x2")
+    wider = {name: each.repeat_interleave(2, 0) for name, each in load_file(path).items()}
+    save_file(wider, path)
+    log(params)
+    with pytest.raises(WeightsError, match=r"(?s)cnn_small-x2@champion is of other code.*size mis"):
+        load_registered("cnn_small-x2", 2, Settings())
+    train_badly(params, psnr_db=2.0, seed=2)
+
+    assert log(params).is_champion
+
+    assert "cnn_small-x2/1 is no champion any more" in capsys.readouterr().err
+
+
+def test_a_deleted_run_is_logged_anew(params: Params) -> None:
+    train_badly(params, psnr_db=30.0, seed=1)
+    first = log(params)
+    client().delete_run(first.run_id)
+
+    again = log(params)
+
+    assert (again.version, again.run_id != first.run_id) == ("1", True)
+
+
+@pytest.mark.parametrize("reference", ["cnn_small-x2@", "cnn_small-x2/Production", "a/" + "9" * 20])
+def test_what_is_no_reference_is_told(params: Params, reference: str) -> None:
+    with pytest.raises(WeightsError, match="names no network; write vdsr-x2"):
+        load_registered(reference, 2, Settings())

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +153,12 @@ def test_the_same_picture_at_several_steps(
 
 def test_a_training_without_snapshots(tmp_path: Path) -> None:
     assert read_snapshots("srcnn-x2", tmp_path, 2) is None
+
+
+@pytest.mark.parametrize("name", ["a$_$b.png", "price_$^$.png", "5$ and 6$.png"])
+def test_a_name_is_no_formula(
+    name: str, make_comparison: Callable[..., Comparison], tmp_path: Path
+) -> None:
+    comparison = replace(make_comparison(1), image=name)
+    plot_comparison(comparison, tmp_path / "c.png")
+    plot_errors(comparison, tmp_path / "e.png")
