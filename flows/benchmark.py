@@ -47,6 +47,7 @@ from tasks.errors import CellsFailed, DownloadError, SisrError, StoreError
 from tasks.evaluate import evaluate
 from tasks.fingerprint import write_fingerprints
 from tasks.illustrations import FIGURES
+from tasks.joint_data import write_joint_data
 from tasks.layout import CELL_FOLDER, REPORT_FOLDER
 from tasks.mlflow_store import check_artifacts_stay
 from tasks.parameter_sets import adopt
@@ -55,7 +56,7 @@ from tasks.shards import shard
 from tasks.tracking import log_benchmark
 from tasks.train import Progress, is_finished
 
-DATA_STAGES = ("code", "download", "degrade", "shard")
+DATA_STAGES = ("code", "download", "degrade", "shard", "joint_data")
 _MAX_CELLS_AT_ONCE = 256
 
 
@@ -82,6 +83,7 @@ degrade_task = task(name="degrade", task_run_name="degrade-x{scale}", cache_poli
     degrade
 )
 shard_task = task(name="shard", task_run_name="shard-x{scale}", cache_policy=NO_CACHE)(shard)
+joint_data_task = task(name="joint_data", cache_policy=NO_CACHE)(write_joint_data)
 evaluate_task = task(
     name="evaluate", task_run_name="evaluate-{architecture}-x{scale}", cache_policy=NO_CACHE
 )(evaluate)
@@ -209,6 +211,8 @@ def _run_data_stages(run: _Run) -> None:
                     shard_task(
                         params.data.train, scale=int(item), shape=params.shards, say=run.board.say
                     )
+                case "joint_data":
+                    joint_data_task(params, item)
             run.stages.record(stage)
 
 

@@ -9,6 +9,7 @@ HR_FOLDER = Path("data/hr")
 LR_FOLDER = Path("data/lr")
 SHARD_FOLDER = Path("data/shards")
 CODE_FOLDER = Path("data/code")
+JOINT_DATA_FOLDER = Path("data/joint")
 CELL_FOLDER = Path("cells")
 RESULT_FOLDER = Path("results")
 REPORT_FOLDER = Path("report")
@@ -46,6 +47,11 @@ def picture_pairs(role: Role, name: str, scale: int) -> list[tuple[Path, Path]]:
 def shard_folder(scale: int) -> Path:
     """The shards of a scale."""
     return SHARD_FOLDER / f"x{scale}"
+
+
+def joint_data_file(architecture: str) -> Path:
+    """What a joint training sees of the data."""
+    return JOINT_DATA_FOLDER / f"{architecture}.json"
 
 
 def weights_file(cell: str) -> Path:
