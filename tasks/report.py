@@ -20,6 +20,7 @@ import pandas as pd
 from tasks.atomic import replacing_folder, write_text
 from tasks.config import Cell, Params, load_params
 from tasks.crops import BASELINE
+from tasks.errors import ShardError
 from tasks.headline import headlines
 from tasks.html_page import html_page
 from tasks.illustrations import FIGURES, illustrate
@@ -38,6 +39,7 @@ from tasks.tables import (
     marked,
     paper_tables,
 )
+from tasks.train import is_finished
 
 Format = Literal["md", "csv", "latex", "json"]
 # What stands first in every table, for those who read the file itself.
@@ -132,8 +134,20 @@ def build_report(
         summary = pd.concat([summary, pd.DataFrame(unmeasured)], ignore_index=True)
     summary = beside_published(_with_gain(summary), published())
     summary = summary[[*_FIRST, *summary.columns.difference(_FIRST, sort=False)]]
-    training = _training(params, without={*failures, *left_out})
+    # A training that ended well and whose measuring failed has a curve, which may say why.
+    untrained = {
+        cell.name for cell in params.cells if cell.name in failures and not _is_there(params, cell)
+    }
+    training = _training(params, without={*untrained, *left_out})
     return Report(summary, images, _latency(results), training)
+
+
+def _is_there(params: Params, cell: Cell) -> bool:
+    """Whether just this training's result is there."""
+    try:
+        return is_finished(params, cell, CELL_FOLDER / cell.name)
+    except ShardError:  # nor is what it would have been trained on
+        return False
 
 
 def read_history(cell: Cell) -> pd.DataFrame:

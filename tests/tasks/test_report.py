@@ -208,6 +208,16 @@ def test_a_failed_cell_is_a_failed_row(params: Params) -> None:
     assert report.training["cell"].unique().tolist() == ["cnn_small-x2"]
 
 
+def test_a_training_that_could_not_be_measured_keeps_its_curve(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.report.is_finished", lambda params, cell, folder: True)
+    report = build_report(params, failures={"srcnn-x2": "answers no finite numbers"})
+
+    assert report.summary.iloc[-1]["status"] == "failed"
+    assert report.training["cell"].unique().tolist() == ["cnn_small-x2", "srcnn-x2"]
+
+
 def test_a_failed_interpolation_is_a_failed_row(params: Params) -> None:
     Path("results/bicubic-x2.json").unlink()
     summary = write_report(params, failures={"bicubic-x2": "no memory"}).summary
