@@ -484,6 +484,9 @@ def main() -> int:
     cells = list(params.cells) if arguments.all else [params.cell(each) for each in arguments.cell]
     end_s = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
     num_failed = 0
+    if params.training.num_workers > 1:
+        told = f"training.num_workers is {params.training.num_workers}; here one worker trains, and"
+        print(f"{told} the weights' last bits may differ", file=sys.stderr, flush=True)
     for place, cell in enumerate(cells):
         folder = CELL_FOLDER / cell.name
         left_s = None if end_s is None else end_s - time.monotonic()
