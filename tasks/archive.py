@@ -1,5 +1,6 @@
 """Unpack the pictures of an archive that may be hostile."""
 
+import contextlib
 import errno
 import fnmatch
 import lzma
@@ -257,7 +258,7 @@ def copy_images(source: Path, pattern: str, folder: Path) -> int:
     """
     seen: dict[str, str] = {}
     for path in source.rglob("*"):
-        if path.is_symlink() and path.is_dir():
+        if path.is_symlink() and path.is_dir() and _would_give(path, source, pattern):
             raise ArchiveError(f"{path} is a link to a folder, which is not followed; take it out")
     for path in find_images(source, pattern):
         if not path.is_file():
@@ -265,11 +266,22 @@ def copy_images(source: Path, pattern: str, folder: Path) -> int:
         _check_name(path.name, seen, source)
         try:
             shutil.copyfile(path, folder / path.name)
-            about = path.stat()  # the same time says later that nothing has changed
-            os.utime(folder / path.name, ns=(about.st_atime_ns, about.st_mtime_ns))
         except PermissionError as error:
             raise ArchiveError(f"{path} cannot be read: {error.strerror}; `chmod` it") from error
+        about = path.stat()
+        # The same time says later, unread, that nothing has changed; not all disks take it.
+        with contextlib.suppress(OSError):
+            os.utime(folder / path.name, ns=(about.st_atime_ns, about.st_mtime_ns))
     return len(seen)
+
+
+def _would_give(link: Path, source: Path, pattern: str) -> bool:
+    """Whether pictures that fit lie behind a linked folder."""
+    relative = link.relative_to(source)
+    return any(
+        fits((relative / path.relative_to(link.resolve())).as_posix(), pattern)
+        for path in link.resolve().rglob("*")
+    )
 
 
 def find_images(source: Path, pattern: str) -> list[Path]:

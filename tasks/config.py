@@ -394,7 +394,10 @@ class Settings(BaseSettings):
     @field_validator("archive_cache", "node_cache")
     @classmethod
     def _of_this_user(cls, folder: Path) -> Path:
-        return folder.expanduser()
+        try:
+            return folder.expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"there is no home folder for {str(folder)!r}") from error
 
     @field_validator("storage")
     @classmethod

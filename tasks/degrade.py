@@ -29,7 +29,8 @@ def degrade(scale: int) -> None:
     for role in ROLES:
         with replacing_folder(lr_folder(scale) / role) as folder:
             for hr_folder in sorted((HR_FOLDER / role).iterdir()):
-                if not any(hr_folder.iterdir()):  # what DVC leaves of a data set it takes away
+                # DVC leaves an empty folder of a data set that it takes away.
+                if not any(hr_folder.glob("*")):
                     continue
                 degrade_folder(hr_folder, folder / hr_folder.name, scale)
 

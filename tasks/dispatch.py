@@ -98,7 +98,7 @@ class Cluster:
                 checkpoint_file(params, cell).unlink(missing_ok=True)
                 shutil.rmtree(TRAINED_FOLDER / self._jobs[cell.name].name, ignore_errors=True)
                 self._store.delete(checkpoint_key(self._jobs[cell.name].name))
-                self.forget(cell)
+                forget_result(self._store, self._jobs[cell.name].name)
         self._desk = ray.remote(num_cpus=0)(Desk).remote(list(self._jobs.values()))
         self._ends = {name: _End() for name in self._jobs}
         self._listeners: dict[str, OnProgress] = {}

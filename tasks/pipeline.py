@@ -91,7 +91,8 @@ def restore(stage: str) -> bool:
 
 def code_sums() -> dict[str, str]:
     """The checksums of the code that stages name as dependencies, by path."""
-    return {path.as_posix(): file_sha256(path) for path in sorted(Path("tasks").glob("*.py"))}
+    files = (path for package in ("models", "tasks") for path in sorted(Path(package).glob("*.py")))
+    return {path.as_posix(): file_sha256(path) for path in files}
 
 
 def record(stage: str, code: Mapping[str, str]) -> None:
@@ -107,9 +108,12 @@ def record(stage: str, code: Mapping[str, str]) -> None:
     _UNPUSHED_FILE.touch()
     with _repo() as repo:
         (found,) = repo.stage.collect(stage)
-        now = code_sums()
-        names = {Path(str(dep)).as_posix() for dep in found.deps}
-        changed = sorted(name for name in names & code.keys() if now.get(name) != code[name])
+        now, deps = code_sums(), {Path(str(dep)) for dep in found.deps}
+        changed = [
+            name
+            for name in sorted(code)
+            if now.get(name) != code[name] and deps & {Path(name), *Path(name).parents}
+        ]
         if changed:
             raise ParamsError(
                 f"{changed[0]} changed during the run; {stage} is not recorded: run again to make"

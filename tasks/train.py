@@ -149,8 +149,11 @@ def is_finished(params: Params, cell: Cell, folder: Path) -> bool:
         about = json.loads((folder / _RECORD).read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         return False
-    expected = {"fingerprint": cell_fingerprint(params, cell), "files": _sums(folder)}
-    return all(about.get(name) == value for name, value in expected.items())
+    if not isinstance(about, dict) or not isinstance(about.get("files"), dict):
+        return False
+    # Files besides them are somebody else's.
+    is_whole = about["files"].items() <= _sums(folder).items()
+    return is_whole and about.get("fingerprint") == cell_fingerprint(params, cell)
 
 
 def _sums(folder: Path) -> dict[str, str]:

@@ -12,7 +12,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
-from tasks.errors import DataError, ImageError, ParamsError, SisrError
+from tasks import network_choice
+from tasks.config import Settings
+from tasks.errors import DataError, ImageError, ParamsError, SisrError, WeightsError
+from tasks.versions import Version
 from tests.conftest import Workspace
 
 pytestmark = pytest.mark.timeout(180)
@@ -168,3 +171,27 @@ def test_version(sisr: Callable[..., Result]) -> None:
     from importlib.metadata import version
 
     assert sisr("--version").stdout == f"sisr {version('sisr')}\n"
+
+
+def test_compare_passes_over_a_champion_that_cannot_be_loaded(
+    sisr: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions = [Version(f"{name}-x2", "1", "trained", 30.0, True) for name in ("gone", "kept")]
+    real = network_choice.choose
+
+    def choose(model: str | None, scale: int | None, settings: Settings) -> network_choice.Choice:
+        if model == "gone-x2":
+            raise WeightsError("gone-x2@champion is of other code")
+        return real("nearest" if model == "kept-x2" else model, scale, settings)
+
+    monkeypatch.setattr("tasks.tracking.registered_versions", lambda settings: champions)
+    monkeypatch.setattr(network_choice, "choose", choose)
+    done = sisr("compare", "pictures/one.png", "-o", "sheet.png", "--json")
+
+    assert "gone-x2 is left out: gone-x2@champion is of other code" in done.stderr
+    assert [each["name"] for each in json.loads(done.stdout)["entries"]] == [
+        "bicubic-x2",
+        "nearest-x2",
+    ]
+    with pytest.raises(WeightsError, match="of other code"):
+        sisr("compare", "pictures/one.png", "-o", "sheet.png", "--model", "gone-x2")

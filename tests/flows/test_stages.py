@@ -23,12 +23,14 @@ class Dvc:
         self.names = list(self.stale)
         self.restorable: set[str] = set()
         self.num_asked = 0
+        self.recorded_with: dict[str, str] = {}
 
     def stale_stages(self) -> dict[str, str]:
         self.num_asked += 1
         return dict(self.stale)
 
     def record(self, stage: str, code: dict[str, str]) -> None:
+        self.recorded_with = code
         del self.stale[stage]
 
     def restore(self, stage: str) -> bool:
@@ -98,3 +100,15 @@ def test_nothing_is_recorded_under_other_parameters(
     with pytest.raises(ParamsError, match=r"train@srcnn-2 is not recorded"):
         run.record("train@srcnn-2")
     assert "train@srcnn-2" in dvc.stale
+
+
+def test_what_is_recorded_is_the_code_of_the_runs_beginning(
+    dvc: Dvc, make: Callable[..., Stages], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "code_sums", lambda: {"tasks/train.py": "at the beginning"})
+    run = make()
+    monkeypatch.setattr(pipeline, "code_sums", lambda: {"tasks/train.py": "edited"})
+
+    run.record("train@srcnn-2")
+
+    assert dvc.recorded_with == {"tasks/train.py": "at the beginning"}

@@ -146,6 +146,7 @@ def test_the_stage_knows_the_scales_of_params_yaml_only(workspace: Workspace) ->
 def test_what_dvc_leaves_of_a_data_set_is_passed_over(workspace: Workspace) -> None:
     download(load_params(), load_catalogue(), Settings())
     Path("data/hr/test/taken_away").mkdir()
+    Path("data/hr/test/.DS_Store").touch()
 
     degrade(2)
 

@@ -635,6 +635,10 @@ def test_a_link_that_leads_nowhere_has_changed_and_one_to_a_folder_is_refused(
     (folder / "more").symlink_to(workspace.sources / "tiny_train", target_is_directory=True)
     with pytest.raises(ArchiveError, match="more is a link to a folder, which is not followed"):
         run_download(workspace)
+    # ... unless no picture would have been taken from there.
+    (folder / "more").unlink()
+    (folder / "notes").symlink_to(workspace.path / "models", target_is_directory=True)
+    run_download(workspace)
 
 
 def test_a_name_with_a_dot_is_a_data_set_like_others(workspace: Workspace) -> None:

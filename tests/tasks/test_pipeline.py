@@ -154,20 +154,21 @@ class TestPipeline:
         assert pipeline.stale_stages() == {}
 
     def test_code_that_changed_meanwhile_did_not_make_it(self) -> None:
-        Path("tasks").mkdir()
-        for name in ("used.py", "other.py"):
-            Path("tasks", name).write_text("before")
-        Path("dvc.yaml").write_text(DAG.replace("params: [number]", "deps: [tasks/used.py]"))
+        for name in ("tasks/used.py", "tasks/other.py", "models/kernel.py"):
+            Path(name).parent.mkdir(exist_ok=True)
+            Path(name).write_text("before")
+        deps = "deps: [tasks/used.py, models]"
+        Path("dvc.yaml").write_text(DAG.replace("params: [number]", deps))
         Path("number.txt").write_text("3")
         code = pipeline.code_sums()
         Path("tasks/other.py").write_text("after")
         pipeline.record("number", code)
 
-        Path("tasks/used.py").write_text("after")
-        with pytest.raises(
-            ParamsError, match=r"tasks/used\.py changed during the run; number is no"
-        ):
-            pipeline.record("number", code)
+        for name in ("tasks/used.py", "models/kernel.py"):
+            Path(name).write_text("after")
+            with pytest.raises(ParamsError, match=f"{name} changed during the run; number is not"):
+                pipeline.record("number", code)
+            Path(name).write_text("before")
 
     def test_a_missing_output_is_no_record(self) -> None:
         with pytest.raises(StoreError, match=r"number\.txt"):

@@ -501,6 +501,9 @@ def test_a_damaged_result_is_not_finished(damage: str, params: Params, tmp_path:
     train_cell(params, cell, folder, lambda _: None)
     assert is_finished(params, cell, folder)
 
+    (folder / ".~lock.history.csv#").touch()  # somebody has looked at it
+    assert is_finished(params, cell, folder)
+
     path = folder / damage
     if path.is_dir():
         next(path.iterdir()).unlink()
