@@ -40,7 +40,7 @@ _ARCHITECTURES = {
     "Bicubic": "bicubic",
     "Nearest": "nearest",
     "Lanczos": "lanczos",
-    "SRCNN": "srcnn_955",  # 57,184 weights: Dong et al. 2016 (FSRCNN), Table 3: 32.75 dB, Set5 ×3
+    "SRCNN": "srcnn_955",  # 57,184 weights: Dong et al. 2016 (FSRCNN), sec. 4: 32.75 dB, Set5 ×3
     "VDSR": "vdsr",
     "EDSR": "edsr",
     "WDSR": "wdsr_a",
